@@ -1,0 +1,60 @@
+# Two commands carry the project: `make demo` and `make test`. `make` alone lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PEOPLE ?= 20000
+WAIT ?= 1
+
+# Airflow imports thousands of modules in every task process: let Python keep what it compiled.
+export PYTHONDONTWRITEBYTECODE :=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format lock audiences sql bench-parse clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || { \
+		echo "Rekindle needs Python 3.11, 3.12 or 3.13, and '$(PYTHON)' is not one: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
+	@echo "Installing the locked packages into $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+		echo "$(PYTHON) cannot create a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 2; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv && \
+		$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt || { \
+		echo "The packages could not be installed: the package index does not answer (no network?)." >&2; exit 2; }
+	@touch $@
+
+demo: $(STAMP) ## the whole line in a real Airflow (PEOPLE=20000, DATA=dir of real data, WAIT=0 to end by itself)
+	@$(BIN)/python -m include.sandbox demo --people $(PEOPLE) $(if $(DATA),--data "$(DATA)") $(if $(filter 0,$(WAIT)),--no-wait)
+
+test: $(STAMP) lint ## everything: lint, types, SQL cases, units, DAGs, and one run of the whole line
+	$(BIN)/python -m pytest -n 2 -m "not line"
+	$(BIN)/python -m pytest -m line
+
+lint: $(STAMP) ## ruff, mypy, sqlfluff
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/sqlfluff lint -q sql
+
+format: $(STAMP) ## put the code into the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench-parse: $(STAMP) ## what each DAG file costs to parse
+	@$(BIN)/python tests/benchmarks/parse.py
+
+audiences: $(STAMP) ## read every audience file and say what is wrong, with file and line
+	@$(BIN)/python -m include.audiences
+
+sql: $(STAMP) ## ask the demo's warehouse: make sql Q="select * from reports.audience_results"
+	@$(BIN)/python -m include.sandbox sql "$(Q)"
+
+lock: $(STAMP) ## resolve requirements.in into requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 requirements.in -o requirements.txt
+
+clean: ## remove what demo and tests left behind (the environment stays)
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,128 @@
+"""## Staging ▶ core ▶ segments, one task per SQL file
+
+Starts when every source has landed, and at a quarter to every hour in any case, so that one broken source does not freeze
+the lists. The order of the tasks is read from the SQL. Behind each segment stands a quality gate; an audience that passes
+is announced and its `sync_<audience>` starts, one that fails is not sent.
+
+**Parameters:** `as_of` builds for another moment (ISO, UTC).
+
+**If it fails:** a red table names its SQL file and the database's sentence; a red gate lists what is wrong with that
+audience only; a red `definition_files` lists the YAML files that cannot be read. Clearing any task is safe.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import (
+    AssetAll,
+    AssetOrTimeSchedule,
+    CronTriggerTimetable,
+    Param,
+    dag,
+    get_current_context,
+    task,
+    task_group,
+)
+
+from include.assets import audience_asset, source_asset, table_asset
+from include.audiences.load import load_audiences
+from include.scheduling import DEFAULT_ARGS, START_DATE, WAREHOUSE_POOL, run_as_of
+from include.settings import get_settings
+from include.sources import load_sources
+from include.warehouse.models import build_order, load_models
+
+SOURCES = AssetAll(*(source_asset(name) for name in load_sources()))
+AT_LATEST = get_settings().build_at_latest
+
+
+@dag(
+    dag_display_name="Build audiences",
+    schedule=AssetOrTimeSchedule(
+        assets=SOURCES,
+        timetable=CronTriggerTimetable(AT_LATEST, timezone="UTC", run_immediately=timedelta(0)),
+    )
+    if AT_LATEST
+    else SOURCES,
+    start_date=START_DATE,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS | {"pool": WAREHOUSE_POOL},
+    params={"as_of": Param(None, type=["null", "string"], description="build for this moment (ISO, UTC)")},
+    tags=["stage/build", "impact/tier_1"],
+    doc_md=__doc__,
+)
+def build_audiences() -> None:
+    models, audiences = load_models(), load_audiences()
+
+    @task
+    def prepare() -> None:
+        from include.warehouse.build import ensure_views
+        from include.warehouse.engine import get_warehouse
+
+        warehouse = get_warehouse()
+        warehouse.ensure_tables()
+        ensure_views(warehouse)
+
+    @task(retries=1)
+    def definition_files() -> None:
+        from include.errors import ConfigurationError
+        from include.sources import read_sources
+
+        errors = [*read_sources().errors, *load_audiences().errors]
+        if errors:
+            raise ConfigurationError("\n".join(str(error) for error in errors))
+
+    def build(table: str):
+        @task(task_id=table.split(".")[1], outlets=[table_asset(table)])
+        def build_table() -> int:
+            from include.warehouse.build import build_model
+            from include.warehouse.engine import get_warehouse
+
+            return build_model(get_warehouse(), table, run_as_of(get_current_context()))
+
+        return build_table()
+
+    tables = {}
+    ready = prepare()
+    definition_files()
+    for schema in ("staging", "core"):
+
+        @task_group(group_id=schema)
+        def layer(schema: str = schema) -> None:
+            for table in build_order(models):
+                if table.startswith(f"{schema}."):
+                    tables[table] = build(table)
+                    inputs = [tables[name] for name in models[table].depends_on if name in tables]
+                    (inputs or [ready]) >> tables[table]
+
+        layer()
+
+    for name, audience in audiences.audiences.items():
+
+        @task_group(group_id=name)
+        def segment_and_gate(name: str = name, segment: str = audience.segment) -> None:
+            @task(outlets=[table_asset(f"segments.{name}")])
+            def segment_rows() -> int:
+                from include.audiences.segment import build_audience_segment
+                from include.warehouse.engine import get_warehouse
+
+                context = get_current_context()
+                return build_audience_segment(get_warehouse(), name, run_as_of(context), context["run_id"])
+
+            @task(outlets=[audience_asset(name)])
+            def gate() -> int:
+                from include.quality.gate import check_segment
+                from include.warehouse.engine import get_warehouse
+
+                context = get_current_context()
+                return check_segment(get_warehouse(), name, run_as_of(context), context["run_id"])
+
+            rows = segment_rows()
+            rows >> gate()
+            [tables[table] for table in models[f"segments.{segment}"].depends_on if table in tables] >> rows
+
+        segment_and_gate()
+
+
+build_audiences()

@@ -1,0 +1,96 @@
+"""## Keep an audience's lists true, one branch per destination
+
+One DAG per audience file. It starts when the audience has passed its quality gate: read who opted out at the tool ▶
+**plan** (who goes in, changes or leaves, stored before anything is sent) ▶ **push** ▶ **confirm** (ask after what the
+platform answers later). Nothing changed: nothing is called.
+
+**Parameters:** `dry_run` stops after the plan.
+
+**If it fails:** the branch's last log line says what the platform answered and what to do; the other branches go on.
+Clearing is safe: only members without an answer are sent again.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import Param, dag, get_current_context, task, task_group
+
+from include.assets import audience_asset
+from include.audiences.load import load_audiences
+from include.audiences.schema import Audience
+from include.destinations.base import Destination, destination_class
+from include.scheduling import DEFAULT_ARGS, START_DATE, WAREHOUSE_POOL
+
+
+def make_dag(name: str, audience: Audience) -> None:
+    """Register the DAG of one audience."""
+
+    @dag(
+        dag_id=f"sync_{name}",
+        dag_display_name=f"Sync {audience.label}",
+        description=audience.description,
+        schedule=[audience_asset(name)],
+        start_date=START_DATE,
+        catchup=False,
+        max_active_runs=1,
+        default_args=DEFAULT_ARGS | {"owner": audience.owner},
+        params={"dry_run": Param(False, type="boolean", description="stop after the plan; nothing is sent")},
+        tags=["stage/sync", "impact/tier_1"],
+        doc_md=__doc__,
+    )
+    def sync() -> None:
+        for target in audience.destinations:
+            branch(name, target.to, destination_class(target.to))
+
+    sync()
+
+
+def branch(name: str, to: str, platform: type[Destination]) -> None:
+    """The tasks of one destination."""
+
+    @task_group(group_id=to)
+    def target() -> None:
+        @task(pool=WAREHOUSE_POOL)
+        def plan() -> str:
+            from include.sync.run import plan_next
+
+            return plan_next(name, to, get_current_context()["run_id"])
+
+        @task(pool=to, map_index_template="{{ plan_id }}")
+        def push(plan_id: str) -> str:
+            from airflow.sdk.exceptions import AirflowSkipException
+
+            from include.sync.run import push_planned
+
+            if get_current_context()["params"]["dry_run"]:
+                raise AirflowSkipException("dry run: the plan is stored, nothing was sent")
+            push_planned(plan_id)
+            return plan_id
+
+        @task.sensor(pool=to, poke_interval=platform.poll_seconds, timeout=26 * 3600, mode="reschedule")
+        def confirm(plan_id: str) -> bool:
+            from include.sync.run import confirm_planned
+
+            return confirm_planned(plan_id)
+
+        planned = plan()
+        if platform.tells_opt_outs():
+            opt_outs(name, to) >> planned
+        confirm(push(planned))
+
+    target()
+
+
+def opt_outs(name: str, to: str):
+    """Who said no at the tool since we last asked."""
+
+    @task(task_id="opt_outs", pool=to)
+    def read() -> int:
+        from include.sync.run import read_tool_opt_outs
+
+        return read_tool_opt_outs(name, to)
+
+    return read()
+
+
+for _name, _audience in load_audiences().audiences.items():
+    make_dag(_name, _audience)

@@ -1,0 +1,197 @@
+"""From segment to members: the waterfall of one target, run in the warehouse.
+
+The steps and their order are in `sql/sync/plan/waterfall.sql`; here an audience's policy becomes the values it reads.
+Everyone in the segment falls out at exactly one step or is a member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import sqlglot
+from sqlglot import exp
+
+from include.audiences.durations import format_duration
+from include.audiences.schema import RECENT_PURCHASERS, Audience
+from include.audiences.workbench import Workbench
+from include.destinations.base import Destination, destination_class
+from include.errors import ConfigurationError
+from include.identity.sql import DESTINATION_KINDS, DestinationKind
+
+ALWAYS_APPLIED = ("opted_out", "bounced", "complained", "erased")  # an audience file can add reasons, never take these
+STEPS = (
+    "bot_or_staff",
+    "reachable",
+    "consent",
+    "suppression",
+    "frequency_cap",
+    "priority",
+    "holdout",
+    "same_address",
+)
+_NEVER = datetime(9999, 1, 1)
+_WORDS = {"email": "e-mail address", "phone": "phone number", "visitor_id": "browser"}
+
+
+def run_waterfall(
+    bench: Workbench,
+    audience: Audience,
+    platform: type[Destination],
+    as_of: datetime,
+    others: Mapping[str, Audience],
+    holdout_salt: str,
+) -> None:
+    """Build the working tables `state`, `identifiers`, `touches`, `rivals` and `waterfall` of a target."""
+    bench.params |= policy_params(audience, platform, as_of, holdout_salt)
+    bench.give("target.segment", _segment(bench, audience, platform))
+    bench.build("state")
+    bench.build("identifiers", _identifiers(bench, platform))
+    if audience.frequency_cap is None:
+        bench.give("target.touches", _nobody("touches", "bigint"))
+    else:
+        bench.build("touches", bench.query("touches", {"ad_destinations": _ad_destinations(bench)}))
+    bench.give("target.rivals", _rivals(bench, audience, others))
+    bench.build("waterfall")
+
+
+def policy_params(
+    audience: Audience, platform: type[Destination], as_of: datetime, holdout_salt: str
+) -> dict[str, Any]:
+    """An audience's policy for one channel as the values that the SQL reads."""
+    policy = audience.channels.get(platform.channel)
+    if policy is None:
+        raise ConfigurationError(
+            f"audience {audience.name} goes to {platform.label}, but its channels do not name '{platform.channel}'; "
+            f"add {platform.channel}: {{consent: {platform.channel}}} under channels"
+        )
+    bought = audience.suppress.get(RECENT_PURCHASERS)
+    cap = audience.frequency_cap
+    kinds = list(dict.fromkeys(_WORDS[_kind(name).source_kind] for name in platform.identifiers))
+    return {
+        "audience": audience.name,
+        "destination": platform.name,
+        "as_of": as_of,
+        "channel": platform.channel,
+        "consent_channel": policy.consent,
+        "is_unknown_allowed": policy.unknown == "allow",
+        "suppressed_reasons": sorted({*ALWAYS_APPLIED, *audience.suppress} - {RECENT_PURCHASERS}),
+        "purchased_since": as_of - bought if bought else _NEVER,
+        "capped_since": as_of - cap.per if cap else _NEVER,
+        "most_touches": cap.touches if cap else 0,
+        "capped_reason": f"{cap.touches} touches in {format_duration(cap.per)}" if cap else "",
+        "unreachable_reason": f"no {' or '.join(kinds)} of her own",
+        "holdout_salt": f"{holdout_salt}:{audience.name}:",
+        "holdout_below": _threshold(audience.holdout),
+    }
+
+
+def _threshold(share: float) -> str:
+    """The first eight hex digits below which a hash is in the share; 'g' comes after every hex digit."""
+    return "g" if share >= 1 else f"{int(share * 2**32):08x}"
+
+
+def _kind(name: str) -> DestinationKind:
+    found = DESTINATION_KINDS.get(name)
+    if found is None:
+        raise ConfigurationError(f"include/identity/sql.py does not know how to make the identifier '{name}'")
+    return found
+
+
+def _segment(bench: Workbench, audience: Audience, platform: type[Destination]) -> exp.Expr:
+    """The segment with the columns this target needs; `allowed_channels` is null where the segment has none."""
+    columns = segment_columns(bench, audience)
+    mapped = set(audience.target(platform.name).fields.values())
+    selected: list[exp.Expr] = [exp.column("profile_id")]
+    if "allowed_channels" in columns:
+        selected.append(exp.column("allowed_channels"))
+    else:
+        selected.append(exp.alias_(exp.cast(exp.null(), "text"), "allowed_channels"))
+    taken = {"profile_id", "allowed_channels"}
+    selected += [exp.column(name) for name in columns if name in mapped - taken]
+    return exp.select(*selected).from_(exp.to_table(f"segments.{audience.name}"))
+
+
+def segment_columns(bench: Workbench, audience: Audience) -> dict[str, str]:
+    """The columns of a built segment; ConfigurationError where it was never built."""
+    columns = bench.warehouse.columns(f"segments.{audience.name}", connection=bench.session)
+    if columns is None:
+        raise ConfigurationError(f"segments.{audience.name} is not built yet; run the DAG build_audiences first")
+    return columns
+
+
+def _identifiers(bench: Workbench, platform: type[Destination]) -> exp.Expr:
+    """All identifiers of the segment's profiles in this destination's kinds, one branch per kind."""
+    branches = []
+    for preference, name in enumerate(platform.identifiers):
+        kind = _kind(name)
+
+        def as_sent(arguments: list[exp.Expr], kind: DestinationKind = kind) -> exp.Expr:
+            return kind.expression(arguments[0])
+
+        query = bench.query(
+            "identifiers",
+            {
+                "kind": name,
+                "source_kind": kind.source_kind,
+                "preference": preference,
+                "is_single": platform.channel == "email",
+            },
+            {"as_sent": as_sent},
+        )
+        branches.append(
+            exp.select("*").from_(exp.Subquery(this=query, alias=exp.TableAlias(this=exp.to_identifier("of_a_kind"))))
+        )
+    return _united(branches)
+
+
+def _ad_destinations(bench: Workbench) -> list[str]:
+    """The ad platforms that were ever sent anything; one whose file is gone has no say."""
+    found = []
+    for row in bench.rows("select distinct destination from sync.ledger"):
+        try:
+            platform = destination_class(str(row["destination"]))
+        except ConfigurationError:
+            continue
+        if platform.channel == "ads":
+            found.append(platform.name)
+    return sorted(found)
+
+
+def _rivals(bench: Workbench, audience: Audience, others: Mapping[str, Audience]) -> exp.Expr:
+    """The segments that keep a profile from this audience: same group, larger number (at a tie the name decides)."""
+    branches = []
+    for other in others.values():
+        if other.exclusive is None or other.exclusive != audience.exclusive or other.name == audience.name:
+            continue
+        if (-other.priority, other.name) > (-audience.priority, audience.name):
+            continue
+        if bench.warehouse.columns(f"segments.{other.name}", connection=bench.session) is None:
+            continue
+        branches.append(
+            exp.select(
+                "profile_id",
+                exp.alias_(exp.Literal.string(other.name), "audience"),
+                exp.alias_(
+                    exp.Literal.number(other.priority)
+                    if other.priority >= 0
+                    else exp.Neg(this=exp.Literal.number(-other.priority)),
+                    "priority",
+                ),
+            ).from_(exp.to_table(f"segments.{other.name}"))
+        )
+    return _united(branches) if branches else _nobody("audience", "text", "priority", "bigint")
+
+
+def _united(branches: list[exp.Select]) -> exp.Expr:
+    whole: exp.Expr = branches[0]
+    for branch in branches[1:]:
+        whole = exp.union(whole, branch, distinct=False)
+    return whole
+
+
+def _nobody(*columns: str) -> exp.Expr:
+    """An empty answer: `profile_id` and the columns named, each followed by its type."""
+    named = ", ".join(f"cast(null as {kind}) as {name}" for name, kind in zip(columns[::2], columns[1::2], strict=True))
+    return sqlglot.parse_one(f"select cast(null as text) as profile_id, {named} where 1 = 0", read="duckdb")

@@ -1,0 +1,124 @@
+"""The working tables behind one plan: SQL steps that read each other, run inside one transaction.
+
+A step is a file in `sql/sync/plan`. It names what it reads as `target.<step>`; the workbench puts the table (or the
+query) of this one target in its place, fills the placeholders and keeps the answer as a table until the plan is
+written. Nothing of it is seen by others, and no person passes through Python.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+import sqlalchemy
+from sqlglot import exp
+
+from include.errors import ConfigurationError
+from include.settings import get_settings
+from include.warehouse.engine import Warehouse
+from include.warehouse.render import parse, render_tree
+
+log = logging.getLogger(__name__)
+
+Function = Callable[[list[exp.Expr]], exp.Expr]
+
+
+class Workbench:
+    """Runs steps for one target. Use it as a context: the working tables are gone at the end."""
+
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        session: sqlalchemy.Connection,
+        name: str,
+        params: Mapping[str, Any],
+        functions: Mapping[str, Function],
+    ) -> None:
+        self.warehouse = warehouse
+        self.session = session
+        self.params = dict(params)
+        self.functions = dict(functions)
+        self._name = name
+        self._inputs: dict[str, exp.Expr] = {}
+        self._made: list[str] = []
+        self.give("sync.sends", _file("sends.sql"))
+
+    def __enter__(self) -> Workbench:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:  # after an error the transaction is rolled back, and the tables with it
+            for table in self._made:
+                self._run(f"drop table if exists {table}")
+
+    def give(self, name: str, query: exp.Expr) -> None:
+        """Let steps read `name` (`target.segment`), which stands for a query."""
+        self._inputs[name] = query
+
+    def build(self, step: str, query: exp.Expr | None = None) -> None:
+        """Run a step (its file, or a query made of such) and let later ones read it as `target.<step>`."""
+        table = f"sync.work_{self._name}_{step}"
+        filled = query if query is not None else self.query(step)
+        self._run(f"create table {table} as {filled.sql(dialect=self.warehouse.dialect)}")
+        self._made.append(table)
+        self.give(f"target.{step}", exp.select("*").from_(exp.to_table(table)))
+        log.debug("step %s done", step)
+
+    def query(
+        self,
+        step: str,
+        params: Mapping[str, Any] | None = None,
+        functions: Mapping[str, Function] | None = None,
+    ) -> exp.Expr:
+        """The statement of a step, finished; `params` and `functions` are added to the workbench's own."""
+        return self.finish(_file(f"plan/{step}.sql"), params, functions, where=f"sync/plan/{step}.sql")
+
+    def finish(
+        self,
+        tree: exp.Expr,
+        params: Mapping[str, Any] | None = None,
+        functions: Mapping[str, Function] | None = None,
+        *,
+        where: str = "the plan",
+    ) -> exp.Expr:
+        """Put inputs, functions and values in their places."""
+        finished = tree.copy()
+        written = {**self.functions, **(functions or {})}
+        for call in list(finished.find_all(exp.Anonymous)):
+            if (function := written.get(str(call.this).lower())) is not None:
+                call.replace(function(call.expressions))
+        for table in list(finished.find_all(exp.Table)):
+            if table.db != "target" and f"{table.db}.{table.name}" not in self._inputs:
+                continue
+            source = self._inputs.get(f"{table.db}.{table.name}")
+            if source is None:
+                raise ConfigurationError(f"{where}: {table.db}.{table.name} is read before it is made")
+            table.replace(exp.Subquery(this=source.copy(), alias=exp.TableAlias(this=exp.to_identifier(_alias(table)))))
+        return render_tree(finished, {**self.params, **(params or {})}, where=where)
+
+    def insert(self, table: str, columns: list[str], select: str, params: Mapping[str, Any] | None = None) -> None:
+        """`insert into table (columns) <select>`, the select written like a step."""
+        query = self.finish(parse(select), params)
+        self._run(f"insert into {table} ({', '.join(columns)}) {query.sql(dialect=self.warehouse.dialect)}")
+
+    def rows(self, select: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """The answer to a small question (counts), the select written like a step."""
+        query = self.finish(parse(select), params)
+        return [dict(row) for row in self._run(query.sql(dialect=self.warehouse.dialect)).mappings()]
+
+    def _run(self, statement: str) -> sqlalchemy.CursorResult[Any]:
+        escaped = statement.replace("%", "%%") if self.session.dialect.paramstyle == "pyformat" else statement
+        return self.session.exec_driver_sql(escaped)
+
+
+def _alias(table: exp.Table) -> str:
+    return table.alias or table.name
+
+
+def _file(name: str) -> exp.Expr:
+    path = get_settings().sql_dir / "sync" / name
+    return parse(path.read_text(encoding="utf-8"), f"sync/{name}")

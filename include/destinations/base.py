@@ -1,0 +1,161 @@
+"""What a destination is: data the rest can read first, then verbs.
+
+One platform is one module in this folder with one subclass of `Destination`; `get_destination(name)` finds it by file
+name. The base owns what is the same everywhere; see `docs/destinations.md` for how to add one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from include.connections import Connection, get_connection
+from include.errors import ConfigurationError, NotSupported
+
+Status = Literal["accepted", "rejected", "retry", "pending", "unattributed"]
+
+
+@dataclass(frozen=True, repr=False)
+class Member:
+    """One row to send. `identifiers` maps a kind the destination accepts to its values, ready to be sent."""
+
+    member_key: str
+    identifiers: Mapping[str, Sequence[str]]
+    fields: Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """The destination's answer for one row; `reason` never holds a person's data."""
+
+    status: Status
+    reason: str = ""
+    request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class RequestOutcome:
+    """What became of an asynchronous request; counts are rows."""
+
+    status: Literal["pending", "succeeded", "partial", "failed"]
+    accepted: int = 0
+    rejected: int = 0
+    detail: str = ""
+    try_again: bool = False  # failed by a fault of the platform itself: the rows may be sent again
+
+
+@dataclass(frozen=True, repr=False)
+class OptOut:
+    """A person's answer at a tool. `is_active=False` means the tool says the person came back."""
+
+    kind: str
+    value: str
+    channel: Literal["email", "ads"]
+    reason: str
+    is_active: bool
+    occurred_at: datetime | None
+
+
+class DestinationSettings(BaseModel):
+    """Base of the options an audience file may give one destination."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Destination(ABC):
+    """A platform that holds lists. Verbs are safe to repeat unless they say otherwise."""
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    description: ClassVar[str]
+    channel: ClassVar[Literal["email", "ads"]]
+    api_version: ClassVar[str]
+    docs_url: ClassVar[str]
+    identifiers: ClassVar[tuple[str, ...]]  # kinds it accepts, in order of preference (include/identity)
+    max_batch_rows: ClassVar[int]
+    min_audience_size: ClassVar[int] = 0
+    has_fields: ClassVar[bool] = False  # whether merge fields can be mapped
+    poll_seconds: int = 60  # how often to ask after an asynchronous request
+    Settings: ClassVar[type[DestinationSettings]] = DestinationSettings
+
+    def __init__(self, connection: Connection, settings: DestinationSettings | None = None) -> None:
+        self.connection = connection
+        self.settings = settings or self.Settings()
+
+    @classmethod
+    def tells_opt_outs(cls) -> bool:
+        """Whether people can say no at this tool and we can read it there."""
+        return cls.read_opt_outs is not Destination.read_opt_outs
+
+    @abstractmethod
+    def check(self) -> None:
+        """Log in and see that the rights suffice; AuthenticationError with a sentence a marketer can act on."""
+
+    @abstractmethod
+    def ensure_audience(self, label: str, description: str, fields: Sequence[str]) -> str:
+        """Find or create the list called `label` (and its merge fields); returns the platform's id of it."""
+
+    @abstractmethod
+    def add(self, list_id: str, batch: Sequence[Member]) -> list[RowResult]:
+        """Put members on the list, or bring their fields up to date; one result per row, in order."""
+
+    @abstractmethod
+    def remove(self, list_id: str, batch: Sequence[Member]) -> list[RowResult]:
+        """Take members off the list; never an unsubscribe. Who is not on it is `accepted`."""
+
+    def outcome(self, request_id: str) -> RequestOutcome:
+        """What became of a request that answered `pending`."""
+        raise NotSupported(f"{self.label} answers at once; it has no requests to ask after")
+
+    def read_opt_outs(self, since: datetime | None) -> Iterator[OptOut]:
+        """People who said no (or came back) at the tool since then, all of them when `since` is None."""
+        raise NotSupported(f"{self.label} does not tell who opted out")
+
+    def opt_out_scope(self) -> str:
+        """What one `read_opt_outs` covers, when it is less than the whole account (the name of a list)."""
+        return ""
+
+    def read_back(self, list_id: str) -> Iterator[str]:
+        """The member keys that are on the list now."""
+        raise NotSupported(f"{self.label} does not let a list be read back")
+
+    def erase(self, identifiers: Mapping[str, Sequence[str]]) -> None:
+        """Forget a person for good."""
+        raise NotSupported(f"{self.label} has no call to erase a person")
+
+
+def destination_class(name: str) -> type[Destination]:
+    """The class of a destination by name; ConfigurationError where there is none."""
+    try:
+        module = importlib.import_module(f"include.destinations.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"include.destinations.{name}":
+            raise
+        raise ConfigurationError(f"there is no destination '{name}'") from error
+    for found in vars(module).values():
+        if isinstance(found, type) and issubclass(found, Destination) and found.__module__ == module.__name__:
+            return found
+    raise ConfigurationError(f"include/destinations/{name}.py has no Destination class")
+
+
+def get_destination(name: str, options: Mapping[str, object] | None = None) -> Destination:
+    """A destination ready to use, on its connection `<name>_default` (or the option `connection`)."""
+    cls = destination_class(name)
+    chosen = dict(options or {})
+    conn_id = str(chosen.pop("connection", f"{name}_default"))
+    return cls(get_connection(conn_id), read_settings(name, chosen))
+
+
+def read_settings(name: str, options: Mapping[str, object]) -> DestinationSettings:
+    """The options of a destination, checked; ConfigurationError names each wrong one."""
+    try:
+        return destination_class(name).Settings.model_validate(dict(options))
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'options'}: {item['msg']}" for item in error.errors())
+        raise ConfigurationError(f"destination {name}: {wrong}") from None

@@ -1,0 +1,196 @@
+"""Talking to a platform over HTTP: log in, wait and try again when it says so, and speak of errors without secrets.
+
+`HttpApi` is for platforms reached with httpx; `patiently` is the same patience for a vendor's own client. What comes
+back is either an `Answer` (2xx, and the 4xx answers that only the caller understands) or one of our errors. No address
+of a call appears in a log or an error: it may hold a person's hash. `what` says in words which call it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from include.errors import AuthenticationError, TransientError
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 6  # 1 s, 2 s, 4 s, 8 s, 16 s between them where the platform names no time
+LONGEST_WAIT = 120.0  # a platform that asks for more gets the whole task retried later, not a sleeping worker
+
+# httpx logs the address of each request at INFO, and httpcore headers at DEBUG; both may hold a person or a secret.
+for _chatty in ("httpx", "httpcore"):
+    logging.getLogger(_chatty).setLevel(logging.WARNING)
+
+_PERSONAL = re.compile(
+    r"[^\s@<>\"']+@[^\s@<>\"',;]+"  # an e-mail address
+    r"|\b[0-9a-fA-F]{32,}\b(?:-[a-z]+\d+)?"  # a hash, or a key
+    r"|(?:eyJ|ya29\.)[\w.-]+"  # a token
+    r"|\+?\d[\d\s().-]{7,}\d"  # a phone number
+)
+
+
+def without_people(text: str, limit: int = 300) -> str:
+    """A vendor's sentence without addresses, numbers, hashes and tokens, so that it may be shown and stored."""
+    return _PERSONAL.sub("***", " ".join(text.split()))[:limit]
+
+
+def utc_now() -> datetime:
+    """Now, in UTC without an offset, as the warehouse holds times."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def patiently(label: str) -> Retrying:
+    """Call something again while it raises TransientError: after its `retry_after`, or with growing pauses."""
+    growing = wait_exponential_jitter(initial=1, max=60, jitter=0.5)
+
+    def pause(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, TransientError) else None
+        return asked if asked is not None else growing(state)
+
+    def is_worth_it(error: BaseException) -> bool:
+        return isinstance(error, TransientError) and (error.retry_after or 0) <= LONGEST_WAIT
+
+    def say(state: RetryCallState) -> None:
+        seconds = state.next_action.sleep if state.next_action else 0
+        error = state.outcome.exception() if state.outcome else None
+        logger.warning("%s: attempt %s: %s; waiting %.1f s", label, state.attempt_number, error, seconds)
+
+    return Retrying(
+        retry=retry_if_exception(is_worth_it),
+        wait=pause,
+        stop=stop_after_attempt(ATTEMPTS),
+        before_sleep=say,
+        reraise=True,
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class Answer:
+    """What a platform answered: the status and the JSON body (None when it is empty or no JSON)."""
+
+    status: int
+    data: Any
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    def problem(self) -> str:
+        """Title and detail of an error body, without people."""
+        if not isinstance(self.data, Mapping):
+            return f"HTTP {self.status}"
+        words = [str(self.data[key]) for key in ("title", "detail", "message") if self.data.get(key)]
+        fields = self.data.get("errors")
+        for item in fields if isinstance(fields, list) else []:
+            if isinstance(item, Mapping):
+                words.append(" ".join(str(item[key]) for key in ("field", "message") if item.get(key)))
+        return without_people(": ".join(words)) or f"HTTP {self.status}"
+
+
+class HttpApi:
+    """A JSON API. 401 and 403 are final, 429 and 5xx and cut connections are waited for, the rest is an `Answer`.
+
+    `is_throttled` recognises a vendor's own way to say "too fast" (Mailchimp's bare 403).
+    """
+
+    def __init__(
+        self,
+        label: str,
+        base_url: str,
+        conn_id: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        auth: tuple[str, str] | None = None,
+        timeout: float = 120.0,
+        is_throttled: Callable[[httpx.Response], bool] = lambda response: False,
+        key_hint: str = "",
+        rights_hint: str = "",
+    ) -> None:
+        self.label = label
+        self.conn_id = conn_id
+        self._is_throttled = is_throttled
+        self._key_hint = key_hint
+        self._rights_hint = rights_hint
+        self._client = httpx.Client(
+            base_url=base_url,
+            auth=auth,
+            headers={"Accept": "application/json", "User-Agent": "rekindle", **(headers or {})},
+            timeout=httpx.Timeout(timeout, connect=30.0),
+        )
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        what: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+    ) -> Answer:
+        """Make a call that is safe to repeat; `what` completes "while trying to ..."."""
+        return patiently(self.label)(self._once, method, path, what, params, json)
+
+    def _once(self, method: str, path: str, what: str, params: Mapping[str, Any] | None, json: Any) -> Answer:
+        try:
+            response = self._client.request(method, path, params=params, json=json)
+        except httpx.TransportError as error:
+            kind = type(error).__name__  # its text may hold the address
+            raise TransientError(f"{self.label} gave no answer ({kind}) while trying to {what}") from None
+        status = response.status_code
+        if status == 429 or self._is_throttled(response):
+            raise TransientError(
+                f"{self.label} asks to slow down (HTTP {status}) while trying to {what}",
+                retry_after=retry_after(response.headers.get("Retry-After")),
+            )
+        if status >= 500:
+            raise TransientError(
+                f"{self.label} has a problem of its own (HTTP {status}) while trying to {what}",
+                retry_after=retry_after(response.headers.get("Retry-After")),
+            )
+        answer = Answer(status, _json(response))
+        if status == 401:
+            raise AuthenticationError(
+                f"{self.label} does not accept the credential in connection {self.conn_id} (HTTP 401) while trying to "
+                f"{what}. {self._key_hint}".rstrip()
+            )
+        if status == 403:
+            raise AuthenticationError(
+                f"{self.label} says that the credential in connection {self.conn_id} may not {what} (HTTP 403: "
+                f"{answer.problem()}). {self._rights_hint}".rstrip()
+            )
+        if answer.ok and response.content and answer.data is None:
+            raise TransientError(f"{self.label} sent half an answer while trying to {what}")
+        return answer
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds to wait from a `Retry-After` header: a number or a date; None when there is none."""
+    if not value:
+        return None
+    try:
+        return max(float(value), 0.0)
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max((moment - datetime.now(UTC)).total_seconds(), 0.0)
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return None

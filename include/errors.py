@@ -1,0 +1,60 @@
+"""Every error Rekindle raises on purpose, named by what has to happen next.
+
+    RekindleError
+    ├── ConfigurationError      a person must fix a file or a setting; retrying changes nothing
+    │   └── AudienceFileError   ... in an audience or source definition; carries file and line
+    ├── AuthenticationError     a person must fix a credential or a right; retrying changes nothing
+    ├── AudienceRejected        the platform refuses the list itself; a person must act there
+    ├── NotSupported            the platform has no such feature
+    ├── QualityGateFailed       the data is not fit to be sent; nothing was sent
+    └── TransientError          try again, after `retry_after` seconds where the other side said so
+
+Texts say what failed, where, and what to do. They carry counts and ids, never a person's data, a hash or a secret.
+"""
+
+from __future__ import annotations
+
+
+class RekindleError(Exception):
+    """Base of all errors raised on purpose. `is_final` tells a scheduler that a retry cannot help."""
+
+    is_final = True
+
+
+class ConfigurationError(RekindleError):
+    """A file or a setting is wrong."""
+
+
+class AudienceFileError(ConfigurationError):
+    """A YAML definition is wrong at one place."""
+
+    def __init__(self, message: str, *, path: str, line: int | None = None) -> None:
+        self.path = path
+        self.line = line
+        super().__init__(f"{path}:{line}: {message}" if line else f"{path}: {message}")
+
+
+class AuthenticationError(RekindleError):
+    """A credential is wrong, expired or lacks a right."""
+
+
+class AudienceRejected(RekindleError):
+    """The platform does not accept this list (terms, policy, account)."""
+
+
+class NotSupported(RekindleError):
+    """The platform cannot do this; the text says so in a sentence."""
+
+
+class QualityGateFailed(RekindleError):
+    """A quality gate stopped an audience before anything was sent."""
+
+
+class TransientError(RekindleError):
+    """The other side could not answer now. `retry_after` is in seconds, None where it did not say."""
+
+    is_final = False
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)

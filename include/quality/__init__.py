@@ -1,0 +1,1 @@
+"""Quality: the Great Expectations gate between segments and sync."""

@@ -1,0 +1,1 @@
+"""Sync: plan, push, acknowledge; what the destination acknowledged is the only memory."""

@@ -1,0 +1,173 @@
+"""The ledger: what each destination answered for each member, appended after every batch and never changed.
+
+The newest row of a sending (plan, member, action) by `sequence` is its answer, the oldest its place in time; the view
+`sync.sends` says so. `sync.requests` keeps the same memory for requests whose answer
+comes later. A batch is written in one transaction, so a process that dies leaves whole batches or none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from include.destinations.base import RequestOutcome, RowResult
+from include.destinations.http import utc_now
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from include.warehouse.engine import Warehouse
+
+# The newest answer of each row of a plan; `retry` is no answer.
+ANSWERED = """
+    select action, member_key
+    from sync.ledger
+    where plan_id = :plan_id
+    qualify row_number() over (partition by action, member_key order by sequence desc) = 1 and status <> 'retry'
+"""
+
+_PENDING_REQUESTS = """
+    select request_id, plan_id, action, row_count
+    from sync.requests
+    where audience = :audience and destination = :destination
+    qualify row_number() over (
+        partition by request_id
+        order by recorded_at desc, case when status = 'pending' then 1 else 0 end
+    ) = 1 and status = 'pending'
+    order by recorded_at, request_id
+"""
+
+_CONFIRM = """
+    insert into sync.ledger (
+        sequence, audience, destination, list_id, plan_id, action, profile_id, member_key, identifiers, payload_hash,
+        status, reason, request_id, acknowledged_at
+    )
+    select
+        cast(:before as bigint) + row_number() over (order by sent.sequence) as sequence,
+        sent.audience, sent.destination, sent.list_id, sent.plan_id, sent.action, sent.profile_id, sent.member_key,
+        sent.identifiers, sent.payload_hash,
+        cast(:status as text) as status, cast(:reason as text) as reason, sent.request_id,
+        cast(:now as timestamp) as acknowledged_at
+    from sync.ledger as sent
+    where sent.request_id = :request_id
+        and sent.audience = :audience
+        and sent.destination = :destination
+        and sent.status = 'pending'
+"""
+
+_STATUS_OF_OUTCOME = {"succeeded": "accepted", "partial": "unattributed", "failed": "rejected"}
+
+
+@dataclass(frozen=True)
+class LedgerTarget:
+    """Whose answers these are."""
+
+    audience: str
+    destination: str
+    list_id: str
+    plan_id: str
+
+
+def record_batch(
+    warehouse: Warehouse, target: LedgerTarget, rows: Sequence[Mapping[str, Any]], results: Sequence[RowResult]
+) -> None:
+    """Append the answers to plan rows, and the requests behind those that are pending, in one transaction."""
+    now = utc_now()
+    waiting = Counter(result.request_id for result in results if result.status == "pending" and result.request_id)
+    with warehouse.session() as connection:
+        first = _last_sequence(warehouse, connection) + 1
+        warehouse.insert(
+            "sync.ledger",
+            (
+                {
+                    "sequence": first + index,
+                    "audience": target.audience,
+                    "destination": target.destination,
+                    "list_id": target.list_id,
+                    "plan_id": target.plan_id,
+                    "action": row["action"],
+                    "profile_id": row["profile_id"],
+                    "member_key": row["member_key"],
+                    "identifiers": row["identifiers"],
+                    "payload_hash": row["payload_hash"],
+                    "status": result.status,
+                    "reason": result.reason or None,
+                    "request_id": result.request_id,
+                    "acknowledged_at": now,
+                }
+                for index, (row, result) in enumerate(zip(rows, results, strict=True))
+            ),
+            connection=connection,
+        )
+        warehouse.insert(
+            "sync.requests",
+            (
+                {
+                    "request_id": request_id,
+                    "audience": target.audience,
+                    "destination": target.destination,
+                    "plan_id": target.plan_id,
+                    "action": "remove" if rows[0]["action"] == "remove" else "add",
+                    "status": "pending",
+                    "row_count": count,
+                    "accepted_count": 0,
+                    "rejected_count": 0,
+                    "recorded_at": now,
+                }
+                for request_id, count in waiting.items()
+            ),
+            connection=connection,
+        )
+
+
+def pending_requests(warehouse: Warehouse, audience: str, destination: str) -> list[dict[str, Any]]:
+    """The requests of a target that have no answer yet, oldest first."""
+    return warehouse.read(_PENDING_REQUESTS, audience=audience, destination=destination)
+
+
+def record_outcome(
+    warehouse: Warehouse, audience: str, destination: str, request: Mapping[str, Any], outcome: RequestOutcome
+) -> None:
+    """Append what became of a request: its counts, and a row for each member that was waiting for it."""
+    now = utc_now()
+    status = "retry" if outcome.status == "failed" and outcome.try_again else _STATUS_OF_OUTCOME[outcome.status]
+    with warehouse.session() as connection:
+        warehouse.execute(
+            _CONFIRM,
+            before=_last_sequence(warehouse, connection),
+            status=status,
+            reason=outcome.detail or None,
+            now=now,
+            request_id=request["request_id"],
+            audience=audience,
+            destination=destination,
+            connection=connection,
+        )
+        warehouse.insert(
+            "sync.requests",
+            [
+                {
+                    "request_id": request["request_id"],
+                    "audience": audience,
+                    "destination": destination,
+                    "plan_id": request["plan_id"],
+                    "action": request["action"],
+                    "status": outcome.status,
+                    "detail": outcome.detail or None,
+                    "row_count": request["row_count"],
+                    "accepted_count": outcome.accepted,
+                    "rejected_count": outcome.rejected,
+                    "recorded_at": now,
+                }
+            ],
+            connection=connection,
+        )
+
+
+def _last_sequence(warehouse: Warehouse, connection: Connection) -> int:
+    """Below every number to come: the clock in nanoseconds, or the newest row where the clock was set back."""
+    (row,) = warehouse.read("select max(sequence) as newest from sync.ledger", connection=connection)
+    return max(time.time_ns(), int(row["newest"] or 0))

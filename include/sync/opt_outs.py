@@ -1,0 +1,107 @@
+"""Opt-outs: read who said no (or came back) at a tool, before anything is sent to it or planned for anyone.
+
+Answers go to `sync.opt_outs`, from where `core.suppressions` follows the person. Only changes are written. A row of
+kind `read` marks when a list was last read to its end, so that the next read begins there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from include.destinations.base import Destination, OptOut, get_destination
+from include.destinations.http import utc_now
+from include.errors import ConfigurationError, NotSupported
+
+if TYPE_CHECKING:
+    from include.warehouse.engine import Warehouse
+
+logger = logging.getLogger(__name__)
+
+CHUNK_ROWS = 1000
+CLOCKS_DIFFER = timedelta(minutes=5)  # between us and a tool; reading a little twice costs nothing
+
+
+def read_opt_outs(
+    warehouse: Warehouse,
+    audience: str,
+    destination: str,
+    connect: Callable[[str, Mapping[str, object]], Destination] = get_destination,
+) -> int:
+    """Read what is new at the tool of a target since the last read; returns how many answers changed."""
+    from include.audiences.load import load_audiences
+
+    found = load_audiences().audiences.get(audience)
+    if found is None:
+        raise ConfigurationError(f"there is no audience '{audience}', or its file is wrong")
+    tool = connect(destination, found.target(destination).options)
+    scope = tool.opt_out_scope()
+    began = utc_now()
+    last = warehouse.scalar(
+        "select max(occurred_at) as last_read_at from sync.opt_outs "
+        "where destination = :destination and kind = 'read' and value = :scope",
+        destination=destination,
+        scope=scope,
+    )
+    written = 0
+    try:
+        answers = tool.read_opt_outs(last - CLOCKS_DIFFER if last else None)
+        for chunk in _chunks(answers):
+            written += _write_changes(warehouse, destination, chunk)
+    except NotSupported:
+        return 0
+    warehouse.insert(
+        "sync.opt_outs",
+        [
+            {
+                "destination": destination, "kind": "read", "value": scope, "channel": tool.channel, "reason": None,
+                "is_active": False, "occurred_at": began, "read_at": utc_now(),
+            }
+        ],
+    )  # fmt: skip
+    logger.info("%s: %s opt-outs or returns are new", destination, written)
+    return written
+
+
+def _chunks(answers: Iterable[OptOut]) -> Iterator[list[OptOut]]:
+    source = iter(answers)
+    while chunk := list(islice(source, CHUNK_ROWS)):
+        yield chunk
+
+
+def _write_changes(warehouse: Warehouse, destination: str, chunk: list[OptOut]) -> int:
+    """Append the answers that differ from what we hold; a return of somebody we hold nothing about is none."""
+    newest = {(answer.kind, answer.value, answer.channel): answer for answer in chunk}
+    with warehouse.session() as connection:
+        held = {
+            (row["kind"], row["value"], row["channel"]): (bool(row["is_active"]), row["reason"])
+            for row in warehouse.read(
+                """
+                select kind, value, channel, reason, is_active
+                from sync.opt_outs
+                where destination = :destination and value in (:held_values)
+                qualify row_number() over (
+                    partition by kind, value, channel
+                    order by read_at desc, case when is_active then 0 else 1 end
+                ) = 1
+                """,
+                destination=destination,
+                held_values=sorted({answer.value for answer in chunk}),
+                connection=connection,
+            )
+        }
+        now = utc_now()
+        changed = [
+            {
+                "destination": destination, "kind": answer.kind, "value": answer.value, "channel": answer.channel,
+                "reason": answer.reason, "is_active": answer.is_active, "occurred_at": answer.occurred_at,
+                "read_at": now,
+            }
+            for key, answer in newest.items()
+            if (answer.is_active and held.get(key) != (True, answer.reason))
+            or (not answer.is_active and held.get(key, (False, None))[0])
+        ]  # fmt: skip
+        return warehouse.insert("sync.opt_outs", changed, connection=connection)

@@ -1,0 +1,213 @@
+"""Plans: exactly what there is to send for one target, worked out in the warehouse and stored before anything is sent.
+
+    segment ▶ waterfall (include/audiences/eligibility.py) ▶ members ▶ compared with the ledger ▶ sync.plan_rows
+
+The ledger is the yardstick: what a destination acknowledged, never what we meant to send or when. Nothing changed
+means a plan without rows. One transaction: a plan is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlglot import exp
+
+from include.audiences.eligibility import ALWAYS_APPLIED, STEPS, run_waterfall, segment_columns
+from include.audiences.load import load_audiences
+from include.audiences.workbench import Workbench
+from include.destinations.base import destination_class
+from include.settings import get_settings
+from include.sync.guard import check_gate, check_nobody_suppressed, check_shrink
+from include.sync.payload import json_escaped, listed_kinds, mapped_fields
+from include.warehouse.engine import Warehouse
+
+log = logging.getLogger(__name__)
+
+_PLAN_ROW_COLUMNS = [
+    "plan_id",
+    "row_number",
+    "action",
+    "profile_id",
+    "member_key",
+    "identifiers",
+    "fields",
+    "payload_hash",
+]
+_EXCLUSION_COLUMNS = ["plan_id", "audience", "destination", "profile_id", "step", "reason", "as_of"]
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """A plan in numbers. `excluded` counts by the step at which people fell out, in the order of the steps."""
+
+    plan_id: str
+    matched: int
+    members: int
+    adds: int
+    updates: int
+    removes: int
+    unchanged: int
+    refused: int = 0
+    excluded: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """How many members there is something to send of."""
+        return self.adds + self.updates + self.removes
+
+
+def plan_target(
+    warehouse: Warehouse, audience_name: str, destination: str, as_of: datetime, run_id: str
+) -> PlanSummary:
+    """Plan one target as of a time (UTC) and store the plan; QualityGateFailed where the data is not fit for it."""
+    loaded = load_audiences()
+    audience = loaded.audience(audience_name)
+    target = audience.target(destination)
+    platform = destination_class(destination)
+    plan_id = uuid.uuid4().hex
+    began = time.monotonic()
+    warehouse.ensure_tables()
+    with (
+        warehouse.session() as session,
+        Workbench(warehouse, session, plan_id, {"plan_id": plan_id}, {"json_escaped": json_escaped}) as bench,
+    ):
+        check_gate(warehouse, session, audience.name)
+        columns = segment_columns(bench, audience)
+        fields = mapped_fields(target.fields if platform.has_fields else {}, columns)
+        run_waterfall(bench, audience, platform, _naive(as_of), loaded.audiences, get_settings().holdout_salt)
+        excluded, members, matched = _count_steps(bench)
+        check_shrink(audience, destination, matched=matched, present=_count_present(bench))
+        identifiers = listed_kinds(platform.identifiers)
+        bench.build(
+            "members",
+            bench.query(
+                "members", functions={"mapped_fields": lambda _: fields, "listed_kinds": lambda _: identifiers}
+            ),
+        )
+        check_nobody_suppressed(audience, destination, _count_suppressed(bench))
+        bench.give("target.numbers", _even_numbers(bench))
+        bench.build("changes", bench.query("changes", {"key_kind": platform.identifiers[0]}))
+        actions = {
+            str(row["action"]): int(row["rows"])
+            for row in bench.rows("select action, count(*) as rows from target.changes group by action")
+        }
+        summary = PlanSummary(
+            plan_id=plan_id,
+            matched=matched,
+            members=members,
+            adds=actions.get("add", 0),
+            updates=actions.get("update", 0),
+            removes=actions.get("remove", 0),
+            unchanged=actions.get("unchanged", 0),
+            refused=actions.get("refused", 0),
+            excluded=excluded,
+        )
+        _store(bench, summary, audience.name, destination, audience.label, run_id, _naive(as_of))
+    log.info(
+        "planned %s at %s: %s matched, %s members; %s to add, %s to update, %s to remove, %s unchanged, %s refused; "
+        "left out: %s; plan %s, %.1f s",
+        audience.name,
+        destination,
+        summary.matched,
+        summary.members,
+        summary.adds,
+        summary.updates,
+        summary.removes,
+        summary.unchanged,
+        summary.refused,
+        ", ".join(f"{step} {count}" for step, count in excluded.items()) or "nobody",
+        plan_id,
+        time.monotonic() - began,
+    )
+    return summary
+
+
+def _count_steps(bench: Workbench) -> tuple[dict[str, int], int, int]:
+    """People by the step at which they fell out, members, and everyone who matched."""
+    rows = bench.rows("select step, count(*) as profiles from target.waterfall group by step")
+    counts = {row["step"]: int(row["profiles"]) for row in rows}
+    return (
+        {step: counts[step] for step in STEPS if step in counts},
+        counts.get(None, 0),
+        sum(counts.values()),
+    )
+
+
+def _count_present(bench: Workbench) -> int:
+    rows = bench.rows("select count(*) as members from target.state where is_present and not is_leaving")
+    return int(rows[0]["members"])
+
+
+def _count_suppressed(bench: Workbench) -> int:
+    """Members with a suppression of this channel that always applies; asked apart from the waterfall on purpose."""
+    rows = bench.rows(
+        "select count(distinct members.profile_id) as members from target.members as members "
+        "inner join core.suppressions as suppressions on members.profile_id = suppressions.profile_id "
+        "where suppressions.channel in (:channel, 'all') and suppressions.reason in (:always_applied)",
+        {"always_applied": ALWAYS_APPLIED},
+    )
+    return int(rows[0]["members"])
+
+
+def _even_numbers(bench: Workbench) -> exp.Expression:
+    """2, 4, ... up to the most quotation marks that the identifiers of a ledger row hold."""
+    rows = bench.rows(
+        "select max(length(identifiers) - length(replace(identifiers, '\"', ''))) as marks "
+        "from sync.ledger where audience = :audience and destination = :destination"
+    )
+    most = max(int(rows[0]["marks"] or 0), 4)
+    first, *rest = [exp.select(exp.alias_(exp.Literal.number(n), "n")) for n in range(2, most + 1, 2)]
+    numbers: exp.Expression = first
+    for number in rest:
+        numbers = exp.union(numbers, number, distinct=False)
+    return numbers
+
+
+def _store(
+    bench: Workbench,
+    summary: PlanSummary,
+    audience: str,
+    destination: str,
+    list_name: str,
+    run_id: str,
+    as_of: datetime,
+) -> None:
+    bench.insert(
+        "sync.plan_rows",
+        _PLAN_ROW_COLUMNS,
+        "select :plan_id as plan_id, row_number() over (order by phase, member_key) as row_number, action, profile_id, "
+        "member_key, identifiers, fields, payload_hash "
+        "from target.changes where action in ('add', 'update', 'remove')",
+    )
+    bench.insert(
+        "sync.exclusions",
+        _EXCLUSION_COLUMNS,
+        "select :plan_id as plan_id, :audience as audience, :destination as destination, profile_id, step, reason, "
+        ":as_of as as_of from target.waterfall where step is not null",
+    )
+    row: dict[str, Any] = {
+        "plan_id": summary.plan_id,
+        "audience": audience,
+        "destination": destination,
+        "list_name": list_name,
+        "run_id": run_id,
+        "matched": summary.matched,
+        "members": summary.members,
+        "adds": summary.adds,
+        "updates": summary.updates,
+        "removes": summary.removes,
+        "unchanged": summary.unchanged,
+        "refused": summary.refused,
+        "as_of": as_of,
+        "created_at": datetime.now(UTC).replace(tzinfo=None),
+    }
+    bench.warehouse.insert("sync.plans", [row], connection=bench.session)
+
+
+def _naive(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment

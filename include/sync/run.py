@@ -1,0 +1,63 @@
+"""The steps of one sync as a scheduler calls them: each opens the warehouse, does one thing, says what it did."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import datetime
+
+from include.errors import ConfigurationError
+from include.warehouse.engine import Warehouse, get_warehouse
+
+log = logging.getLogger(__name__)
+
+QUICK_POLLS = (1.0, 2.0, 4.0)  # seconds to wait between the first questions after an asynchronous request
+
+
+def ready_as_of(warehouse: Warehouse, audience: str) -> datetime:
+    """The moment the audience was last built for and passed its gate (UTC)."""
+    newest = warehouse.scalar(
+        "select max(as_of) as as_of from sync.gate_results where audience = :audience and is_passed",
+        audience=audience,
+    )
+    if newest is None:
+        raise ConfigurationError(
+            f"audience {audience}: no build has passed its quality gate yet; run the DAG build_audiences first"
+        )
+    if not isinstance(newest, datetime):
+        raise ConfigurationError(f"audience {audience}: sync.gate_results holds no time")
+    return newest
+
+
+def read_tool_opt_outs(audience: str, destination: str) -> int:
+    """Read who said no at the tool; returns how many answers are new."""
+    from include.sync.opt_outs import read_opt_outs
+
+    return read_opt_outs(get_warehouse(), audience, destination)
+
+
+def plan_next(audience: str, destination: str, run_id: str) -> str:
+    """Plan a target for the newest build that passed its gate; returns the plan's id."""
+    from include.sync.plan import plan_target
+
+    warehouse = get_warehouse()
+    return plan_target(warehouse, audience, destination, ready_as_of(warehouse, audience), run_id).plan_id
+
+
+def push_planned(plan_id: str) -> None:
+    """Send what a plan holds and has no answer yet."""
+    from include.sync.push import push_plan
+
+    push_plan(get_warehouse(), plan_id)
+
+
+def confirm_planned(plan_id: str) -> bool:
+    """Ask after what the destination answers later; True when it has answered everything."""
+    from include.sync.push import confirm_plan
+
+    warehouse = get_warehouse()
+    for wait in QUICK_POLLS:
+        if confirm_plan(warehouse, plan_id):
+            return True
+        time.sleep(wait)
+    return confirm_plan(warehouse, plan_id)

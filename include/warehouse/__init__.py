@@ -1,0 +1,1 @@
+"""The warehouse: the only place that knows which engine it is."""

@@ -1,0 +1,144 @@
+"""The warehouse from a shell: ask it, build it, list its models.
+
+python -m include.warehouse query "select count(*) from core.profiles"
+python -m include.warehouse query report.sql --limit 20
+python -m include.warehouse build --as-of 2026-11-24T10:00
+python -m include.warehouse build core.carts
+python -m include.warehouse models
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import sqlalchemy
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from include.errors import RekindleError
+from include.warehouse.build import build_model, ensure_views, utc_now
+from include.warehouse.engine import Warehouse, get_warehouse
+from include.warehouse.models import build_order, load_models
+
+app = typer.Typer(
+    help=__doc__, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+out = Console()
+err = Console(stderr=True)
+
+Url = Annotated[
+    str | None, typer.Option("--url", envvar="REKINDLE_WAREHOUSE_URL", help="instead of the connection `warehouse`")
+]
+
+
+def _warehouse(url: str | None) -> Warehouse:
+    return Warehouse(url) if url else get_warehouse()
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="a statement, a .sql file, or - for standard input")],
+    url: Url = None,
+    limit: Annotated[int, typer.Option(min=1, help="rows to show at most")] = 100,
+) -> None:
+    """Run a query in DuckDB's dialect and show the rows."""
+    if sql == "-":
+        text = sys.stdin.read()
+    elif sql.endswith(".sql"):
+        if not Path(sql).is_file():
+            raise typer.BadParameter(f"there is no file {sql}")
+        text = Path(sql).read_text(encoding="utf-8")
+    else:
+        text = sql
+    params: dict[str, Any] = {"as_of": utc_now()} if ":as_of" in text else {}
+    rows = _first_rows(_warehouse(url), text, limit + 1, params)
+    if not rows:
+        out.print("no rows")
+        return
+    table = Table()
+    numeric = {name for name in rows[0] if all(isinstance(row[name], int | float | None) for row in rows)}
+    for name in rows[0]:
+        table.add_column(name, justify="right" if name in numeric else "left", overflow="fold")
+    for row in rows[:limit]:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    # A pipe has no width of its own; give every column the room it needs.
+    (out if out.is_terminal else Console(width=10_000)).print(table)
+    out.print(f"the first {limit} rows; --limit shows more" if len(rows) > limit else f"{len(rows)} rows")
+
+
+def _first_rows(warehouse: Warehouse, sql: str, count: int, params: dict[str, Any]) -> list[dict[str, Any]]:
+    with warehouse.session() as session:
+        result = session.execute(*warehouse._statement(sql, params))
+        return [dict(row) for row in result.mappings().fetchmany(count)] if result.returns_rows else []
+
+
+@app.command()
+def build(
+    model: Annotated[str | None, typer.Argument(help="one model, for example core.carts; all of them without")] = None,
+    as_of: Annotated[str | None, typer.Option("--as-of", help="the time to build for (UTC); now without")] = None,
+    url: Url = None,
+) -> None:
+    """Build the models of staging, core and reports in order, then the views. Segments are built per audience."""
+    try:
+        moment = datetime.fromisoformat(as_of) if as_of else utc_now()
+    except ValueError as error:
+        raise typer.BadParameter("write the time like 2026-11-24T10:00", param_hint="--as-of") from error
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(UTC).replace(tzinfo=None)
+    warehouse = _warehouse(url)
+    warehouse.ensure_tables()
+    models = load_models()
+    names = [
+        name
+        for name in build_order(models)
+        if models[name].schema in ("staging", "core", "reports") and models[name].materialized == "table"
+    ]
+    if model is not None:
+        names = [model]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    total = 0
+    with Progress(*columns, console=err) as progress:
+        task = progress.add_task("building", total=len(names))
+        for name in names:
+            progress.update(task, description=name)
+            began = time.monotonic()
+            rows = build_model(warehouse, name, moment)
+            total += rows
+            progress.advance(task)
+            progress.console.print(f"{name:<32} {rows:>12,} rows {time.monotonic() - began:>8.2f} s")
+    ensure_views(warehouse)
+    err.print(f"{len(names)} models, {total:,} rows, as of {moment:%Y-%m-%d %H:%M} UTC")
+
+
+@app.command()
+def models() -> None:
+    """List the models in the order they are built, with what they read."""
+    found = load_models()
+    table = Table("model", "kind", "reads", "what a row is")
+    for name in build_order(found):
+        model = found[name]
+        about = model.description.splitlines()[0] if model.description else ""
+        table.add_row(name, model.materialized, ", ".join(sorted(model.depends_on)), about)
+    out.print(table)
+
+
+def main() -> None:
+    """Run a command; an error of ours is one line, not a traceback."""
+    try:
+        app()
+    except RekindleError as error:
+        err.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(1) from error
+    except sqlalchemy.exc.DBAPIError as error:
+        err.print(f"error: {error.orig}", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""Running the models: a table is built beside the old one and changed over in one transaction.
+
+Readers see the whole old table or the whole new one. What a run that died left behind is dropped by the next. The
+caller says what time it is (`as_of`); nothing here asks the clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy
+
+from include.errors import ConfigurationError, QualityGateFailed
+from include.settings import Settings, get_settings
+from include.warehouse.engine import Warehouse
+from include.warehouse.models import Model, build_order, load_models
+from include.warehouse.render import render
+
+log = logging.getLogger(__name__)
+
+_TABLE = re.compile(r"[a-z][a-z0-9_]*")
+_OUR_FAULT = {"BinderException", "CatalogException", "ParserException", "UndefinedTable", "UndefinedColumn"}
+_DATA_FAULT = {"ConversionException", "OutOfRangeException", "InvalidInputException"}
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+
+
+def setting_params(settings: Settings | None = None) -> dict[str, Any]:
+    """The project settings that SQL may name."""
+    chosen = settings or get_settings()
+    return {
+        "cart_lifetime": chosen.cart_lifetime,
+        "clock_tolerance": chosen.clock_tolerance,
+        "session_gap": chosen.session_gap,
+        "quarantine_above": chosen.quarantine_above,
+        "bot_page_views_per_minute": chosen.bot_page_views_per_minute,
+        "company_domains": [domain.strip().lower() for domain in chosen.company_domains],
+    }
+
+
+def build_model(warehouse: Warehouse, name: str, as_of: datetime) -> int:
+    """Build one model and publish it; returns its number of rows."""
+    models = load_models()
+    model = models.get(name)
+    if model is None:
+        raise ConfigurationError(f"there is no model {name}; known are {', '.join(sorted(models))}")
+    if model.schema == "segments":
+        raise ConfigurationError(f"{name} is a segment; it is built for an audience, with the audience's params")
+    began = time.monotonic()
+    with warehouse.session() as session:
+        rows = run_model(warehouse, session, model, {**setting_params(), "as_of": as_of})
+    log.info("built %s: %s rows in %.2f s", name, rows, time.monotonic() - began)
+    return rows
+
+
+def build_segment(
+    warehouse: Warehouse,
+    table: str,
+    segment: str,
+    as_of: datetime,
+    params: Mapping[str, Any],
+    stages: Mapping[str, timedelta] | None,
+) -> int:
+    """Build `sql/segments/<segment>.sql` into `segments.<table>` with an audience's params; returns its rows."""
+    if not _TABLE.fullmatch(table):
+        raise ConfigurationError(f"'{table}' cannot be a table name: small letters, digits and underscores")
+    models = load_models()
+    model = models.get(f"segments.{segment}")
+    if model is None:
+        known = ", ".join(sorted(name.split(".")[1] for name in models if name.startswith("segments.")))
+        raise ConfigurationError(f"there is no sql/segments/{segment}.sql; known segments are {known}")
+    fixed = {**setting_params(), "as_of": as_of}
+    taken = sorted(fixed.keys() & params.keys())
+    if taken:
+        raise ConfigurationError(f"params of {table}: {', '.join(taken)} is the name of a project setting")
+    began = time.monotonic()
+    with warehouse.session() as session:
+        rows = run_model(warehouse, session, model, {**fixed, **params}, stages, into=f"segments.{table}")
+    log.info("built segments.%s: %s rows in %.2f s", table, rows, time.monotonic() - began)
+    return rows
+
+
+def run_model(
+    warehouse: Warehouse,
+    session: sqlalchemy.Connection,
+    model: Model,
+    params: Mapping[str, Any],
+    stages: Mapping[str, timedelta] | None = None,
+    *,
+    into: str | None = None,
+) -> int:
+    """Build one model inside an open session; the change-over happens when the session commits."""
+    target = into or model.name
+    query = render(model.sql, warehouse.dialect, params, stages, where=model.where)
+    with _naming(model):
+        if model.materialized == "view":
+            _replace_view(warehouse, session, target, query)
+            return _count(session, target)
+        return _replace_table(warehouse, session, target, query, model)
+
+
+@contextmanager
+def _naming(model: Model) -> Iterator[None]:
+    """Name the file in what the engine says about its SQL, without the values the engine would quote."""
+    try:
+        yield
+    except sqlalchemy.exc.DBAPIError as error:
+        said = str(error.orig)
+        if type(error.orig).__name__ in _OUR_FAULT:
+            raise ConfigurationError(f"{model.where}: {said}") from error
+        if isinstance(error, sqlalchemy.exc.DataError) or type(error.orig).__name__ in _DATA_FAULT:
+            raise ConfigurationError(f"{model.where}: {_QUOTED.sub('...', said.splitlines()[0])}") from None
+        raise
+
+
+def _replace_table(warehouse: Warehouse, session: sqlalchemy.Connection, target: str, query: str, model: Model) -> int:
+    """The seam where another way to materialize (incremental, by key) would stand beside the rebuild."""
+    schema, name = target.split(".")
+    fresh = f"{target}__new"
+    query = _typed(warehouse, session, query)
+    _run(session, f"create schema if not exists {schema}")
+    _run(session, f"drop table if exists {fresh}")
+    _run(session, f"create table {fresh} as {query}")
+    if model.schema == "segments":
+        _check_segment(warehouse, session, fresh, model)
+    rows = _count(session, fresh)
+    cascade = "" if warehouse.dialect == "duckdb" else " cascade"
+    _run(session, f"drop table if exists {target}{cascade}")
+    _run(session, f"alter table {fresh} rename to {name}")
+    return rows
+
+
+def _typed(warehouse: Warehouse, session: sqlalchemy.Connection, query: str) -> str:
+    """The query with a plain type for what DuckDB leaves open: null is text, a sum of bigints is a bigint."""
+    if warehouse.dialect != "duckdb":
+        return query
+    described = session.exec_driver_sql(f"describe {query}").all()
+    casts = {'"NULL"': "text", "HUGEINT": "bigint"}
+    if not any(kind in casts for _, kind, *_ in described):
+        return query
+    columns = ", ".join(
+        f'cast("{column}" as {casts[kind]}) as "{column}"' if kind in casts else f'"{column}"'
+        for column, kind, *_ in described
+    )
+    return f"select {columns} from ({query}) as typed"
+
+
+def _check_segment(warehouse: Warehouse, session: sqlalchemy.Connection, fresh: str, model: Model) -> None:
+    columns = warehouse.columns(fresh, connection=session) or {}
+    missing = [name for name in ("profile_id", "entered_at") if name not in columns]
+    if missing:
+        raise ConfigurationError(f"{model.where}: a segment must have the column {' and '.join(missing)}")
+    rows, profiles, unnamed = session.execute(
+        sqlalchemy.text(
+            "select count(*), count(distinct profile_id), "
+            f"coalesce(sum(case when profile_id is null then 1 else 0 end), 0) from {fresh}"
+        )
+    ).one()
+    if unnamed:
+        raise QualityGateFailed(f"{model.where}: {unnamed} of {rows} rows have no profile_id; nothing was published")
+    if rows != profiles:
+        raise QualityGateFailed(
+            f"{model.where}: {rows} rows for {profiles} profiles; a segment has one row per profile; "
+            "nothing was published"
+        )
+
+
+def ensure_views(warehouse: Warehouse) -> None:
+    """Create the views of sql/reports and sql/sync anew; one whose tables are not built yet waits for them."""
+    models = load_models()
+    params = setting_params()
+    with warehouse.session() as session:
+        present = set(warehouse._all_columns(session))
+        for name in build_order(models):
+            model = models[name]
+            if model.materialized != "view" or model.schema not in ("reports", "sync"):
+                continue
+            missing = sorted(model.depends_on - present)
+            if missing:
+                log.info("view %s waits for %s", name, ", ".join(missing))
+                continue
+            _replace_view(warehouse, session, name, render(model.sql, warehouse.dialect, params, where=model.where))
+            present.add(name)
+
+
+def _replace_view(warehouse: Warehouse, session: sqlalchemy.Connection, target: str, query: str) -> None:
+    _run(session, f"create schema if not exists {target.split('.')[0]}")
+    cascade = "" if warehouse.dialect == "duckdb" else " cascade"
+    _run(session, f"drop view if exists {target}{cascade}")
+    _run(session, f"create view {target} as {query}")
+
+
+def _run(session: sqlalchemy.Connection, statement: str) -> None:
+    """Run finished SQL as it stands: no placeholders are looked for in it."""
+    session.exec_driver_sql(statement.replace("%", "%%") if session.dialect.paramstyle == "pyformat" else statement)
+
+
+def _count(session: sqlalchemy.Connection, table: str) -> int:
+    return int(session.execute(sqlalchemy.text(f"select count(*) from {table}")).scalar_one())
+
+
+def utc_now() -> datetime:
+    """The time of a run that was given none: the frozen clock of the settings, else the present (naive UTC)."""
+    frozen = get_settings().as_of
+    if frozen is not None:
+        return frozen.astimezone(UTC).replace(tzinfo=None) if frozen.tzinfo else frozen
+    return datetime.now(UTC).replace(tzinfo=None, microsecond=0)

@@ -1,0 +1,488 @@
+"""The connection to the warehouse: sessions, reading, bulk writing; DuckDB file, DuckDB in memory or PostgreSQL.
+
+Everything that reads or writes the warehouse goes through `Warehouse`. SQL is written once, in DuckDB's dialect, and
+translated to the engine's. A DuckDB file can be open in one process at a time, so a session opens it late, closes it
+early, waits its turn among our own processes at a lock file and tries again while somebody else's tool holds it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from filelock import FileLock, Timeout
+from sqlalchemy.pool import NullPool
+from sqlglot import exp
+from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from include.connections import get_connection
+from include.errors import ConfigurationError, TransientError
+from include.warehouse.render import NOTHING, parse_statement
+from include.warehouse.tables import metadata
+
+log = logging.getLogger(__name__)
+
+SCHEMAS = ("raw", "staging", "core", "segments", "sync", "reports")
+INSERT_CHUNK = 50_000
+LOCK_PATIENCE_SECONDS = 120.0
+QUEUE_PATIENCE_SECONDS = 3600.0
+_QUIET_WAIT_SECONDS = 5.0
+_DIALECTS = {"postgresql": "postgres", "hive": "spark", "databricks": "databricks"}
+_TYPE_WORDS = {
+    "varchar": "text",
+    "character varying": "text",
+    "string": "text",
+    "double precision": "double",
+    "timestamp without time zone": "timestamp",
+    "integer": "integer",
+    "int8": "bigint",
+    "bool": "boolean",
+}
+_NAME = re.compile(r"[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*", re.IGNORECASE)
+
+_locks: dict[str, FileLock] = {}
+_locks_guard = threading.Lock()
+
+
+class Warehouse:
+    """One warehouse, by its SQLAlchemy URL. Cheap to make; nothing is opened before it is used."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = sqlalchemy.make_url(url)
+        except sqlalchemy.exc.ArgumentError as error:
+            raise ConfigurationError("the warehouse URL cannot be read; it looks like duckdb:////path/file") from error
+        self.url = url
+        backend = parsed.get_backend_name()
+        self.dialect = _DIALECTS.get(backend, backend)
+        self._file: Path | None = None
+        self._anchor: Any = None
+        self._engine_errors: tuple[type[Exception], ...] = (sqlalchemy.exc.DBAPIError,)
+        options: dict[str, Any] = {"hide_parameters": True}
+        if backend == "duckdb":
+            import duckdb
+
+            self._engine_errors = (sqlalchemy.exc.DBAPIError, duckdb.Error)
+            if parsed.database in (None, "", ":memory:"):
+                # A named memory database lives as long as one connection to it, and every session has its own.
+                parsed = parsed.set(database=f":memory:rekindle_{uuid.uuid4().hex}")
+            else:
+                self._file = Path(str(parsed.database)).resolve()
+                parsed = parsed.set(database=str(self._file))
+            options["poolclass"] = NullPool
+        else:
+            options["pool_pre_ping"] = True
+        self._parsed = parsed
+        self._engine = sqlalchemy.create_engine(parsed, **options)
+        if backend == "duckdb" and self._file is None:
+            self._anchor = self._engine.raw_connection()
+
+    def __repr__(self) -> str:
+        return f"Warehouse({self._parsed.render_as_string(hide_password=True)})"
+
+    # sessions
+
+    @contextmanager
+    def session(self) -> Iterator[sqlalchemy.Connection]:
+        """One transaction: committed at the end, rolled back on an error, and the file closed afterwards."""
+        with self.exclusive(), self._open() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the file among our own processes, for a client that is not ours. Nothing to do for a server."""
+        if self._file is None:
+            yield
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        lock = _lock_for(self._file)
+        began = time.monotonic()
+        try:
+            lock.acquire(timeout=_QUIET_WAIT_SECONDS)
+        except Timeout:
+            log.info("the warehouse %s is in use by another task; waiting for it", self._file.name)
+            try:
+                lock.acquire(timeout=QUEUE_PATIENCE_SECONDS)
+            except Timeout as error:
+                raise TransientError(
+                    f"the warehouse {self._file.name} was in use by another task for an hour; find the task that hangs"
+                ) from error
+            log.info("waited %.0f s for the warehouse", time.monotonic() - began)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlalchemy.Connection]:
+        """A connection; while somebody else's tool holds the file, try again for up to two minutes."""
+        try:
+            for attempt in Retrying(
+                retry=retry_if_exception(_is_locked_out),
+                stop=stop_after_delay(LOCK_PATIENCE_SECONDS),
+                wait=wait_random_exponential(multiplier=0.1, max=3),
+                before_sleep=self._say_locked_once(),
+            ):
+                with attempt:
+                    connection = self._engine.connect()
+        except RetryError as error:
+            raise TransientError(
+                f"another program holds the warehouse file {self._file.name if self._file else ''} open; "
+                "close it there (a DuckDB shell, a notebook, a BI tool), then run this again"
+            ) from error
+        try:
+            yield connection
+        except self._engine_errors as error:
+            translated = _in_words(error)
+            if translated is None:
+                raise
+            raise translated from error
+        finally:
+            connection.close()
+
+    def _say_locked_once(self) -> Any:
+        said: list[bool] = []
+
+        def say(_: Any) -> None:
+            if not said:
+                log.info("another program holds the warehouse file; trying again for up to two minutes")
+                said.append(True)
+
+        return say
+
+    def _joined(self, connection: sqlalchemy.Connection | None) -> AbstractContextManager[sqlalchemy.Connection]:
+        return self.session() if connection is None else nullcontext(connection)
+
+    # reading and writing
+
+    def read(self, sql: str, *, connection: sqlalchemy.Connection | None = None, **params: Any) -> list[dict[str, Any]]:
+        """All rows of a query. For answers that fit in memory; see `stream` for the others."""
+        with self._joined(connection) as session:
+            return [dict(row) for row in session.execute(*self._statement(sql, params)).mappings()]
+
+    def scalar(self, sql: str, *, connection: sqlalchemy.Connection | None = None, **params: Any) -> Any:
+        """The first value of the first row, None when there is no row."""
+        with self._joined(connection) as session:
+            return session.execute(*self._statement(sql, params)).scalar()
+
+    def execute(self, sql: str, *, connection: sqlalchemy.Connection | None = None, **params: Any) -> None:
+        """Run one statement."""
+        with self._joined(connection) as session:
+            session.execute(*self._statement(sql, params))
+
+    def stream(
+        self, sql: str, batch: int, *, connection: sqlalchemy.Connection | None = None, **params: Any
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Rows in lists of at most `batch`, in bounded memory.
+
+        On DuckDB the answer is first set aside in an anonymous temporary file, so that the warehouse is free again
+        while the caller works through it, for hours if need be.
+        """
+        if self.dialect == "duckdb":
+            yield from self._stream_aside(sql, batch, connection, params)
+            return
+        with self._joined(connection) as session:
+            result = session.execution_options(stream_results=True, yield_per=batch).execute(
+                *self._statement(sql, params)
+            )
+            for rows in result.mappings().partitions(batch):
+                yield [dict(row) for row in rows]
+
+    def _stream_aside(
+        self, sql: str, batch: int, connection: sqlalchemy.Connection | None, params: Mapping[str, Any]
+    ) -> Iterator[list[dict[str, Any]]]:
+        import pyarrow as pa
+
+        statement, values = self._statement(sql, params)
+        with tempfile.TemporaryFile() as aside:
+            with self._joined(connection) as session:
+                duck: Any = session.connection.driver_connection
+                reader = duck.sql(_dollars(statement.text), params=values).to_arrow_reader(batch)
+                options = pa.ipc.IpcWriteOptions(compression="lz4")
+                with pa.ipc.new_stream(aside, reader.schema, options=options) as writer:
+                    for part in reader:
+                        writer.write_batch(part)
+            aside.seek(0)
+            waiting: list[dict[str, Any]] = []
+            with pa.ipc.open_stream(aside) as parts:
+                for part in parts:
+                    waiting.extend(part.to_pylist())
+                    while len(waiting) >= batch:
+                        yield waiting[:batch]
+                        waiting = waiting[batch:]
+            if waiting:
+                yield waiting
+
+    def insert(
+        self, table: str, rows: Iterable[Mapping[str, Any]], *, connection: sqlalchemy.Connection | None = None
+    ) -> int:
+        """Append rows to `schema.table`; columns not named are null. Returns the number of rows."""
+        _check_name(table)
+        written = 0
+        source = iter(rows)
+        chunk = list(islice(source, INSERT_CHUNK))
+        if not chunk:
+            return 0
+        with self._joined(connection) as session:
+            if self.dialect == "duckdb":
+                schema = self._arrow_schema(session, table)
+            while chunk:
+                if self.dialect == "duckdb":
+                    self._insert_arrow(session, table, schema, chunk)
+                else:
+                    self._insert_many(session, table, chunk)
+                written += len(chunk)
+                chunk = list(islice(source, INSERT_CHUNK))
+        return written
+
+    @staticmethod
+    def _arrow_schema(session: sqlalchemy.Connection, table: str) -> Any:
+        duck: Any = session.connection.driver_connection
+        import duckdb
+
+        try:
+            return duck.sql(f"select * from {table} limit 0").to_arrow_table().schema
+        except duckdb.CatalogException as error:
+            raise ConfigurationError(f"the warehouse has no table {table}; call ensure_tables first") from error
+
+    @staticmethod
+    def _insert_arrow(
+        session: sqlalchemy.Connection, table: str, schema: Any, chunk: Sequence[Mapping[str, Any]]
+    ) -> None:
+        import pyarrow as pa
+
+        names = _column_names(table, chunk, schema.names)
+        arrays = []
+        for name in names:
+            field = schema.field(name)
+            values = [row.get(name) for row in chunk]
+            try:  # Arrow itself brings times with an offset to UTC
+                arrays.append(pa.array(values, type=field.type))
+            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+                # The text of the error would quote the value.
+                raise ConfigurationError(f"{table}.{name}: a value is not of type {field.type}") from None
+        duck: Any = session.connection.driver_connection
+        duck.register("rekindle_rows", pa.Table.from_arrays(arrays, names=names))
+        try:
+            columns = ", ".join(f'"{name}"' for name in names)
+            duck.execute(f"insert into {table} ({columns}) select {columns} from rekindle_rows")
+        finally:
+            duck.unregister("rekindle_rows")
+
+    @staticmethod
+    def _insert_many(session: sqlalchemy.Connection, table: str, chunk: Sequence[Mapping[str, Any]]) -> None:
+        known = metadata.tables.get(table)
+        if known is None:
+            schema, name = table.split(".")
+            known = sqlalchemy.Table(name, sqlalchemy.MetaData(), schema=schema, autoload_with=session)
+        names = _column_names(table, chunk, [column.name for column in known.columns])
+        times = {column.name for column in known.columns if isinstance(column.type, sqlalchemy.DateTime)}
+        session.execute(
+            known.insert(),
+            [{name: _naive_utc(row.get(name)) if name in times else row.get(name) for name in names} for row in chunk],
+        )
+
+    def _statement(self, sql: str, params: Mapping[str, Any]) -> tuple[sqlalchemy.TextClause, dict[str, Any]]:
+        sizes = tuple(
+            (name, len(value)) for name, value in sorted(params.items()) if isinstance(value, list | tuple | set)
+        )
+        text = _bound_sql(sql, self.dialect, sizes)
+        values: dict[str, Any] = {}
+        for name, value in params.items():
+            if isinstance(value, list | tuple | set):
+                values.update({f"{name}__{i}": _naive_utc(item) for i, item in enumerate(value)})
+            else:
+                values[name] = _naive_utc(value)
+        statement = sqlalchemy.text(text)
+        missing = sorted(set(statement._bindparams) - set(values))
+        if missing:
+            raise ConfigurationError(f"no value was given for {', '.join(':' + name for name in missing)}")
+        return statement, {name: value for name, value in values.items() if name in statement._bindparams}
+
+    # what is there
+
+    def ensure_tables(self) -> None:
+        """Create the schemas and the tables of `tables.py`, and add columns that a newer version brought."""
+        with self.session() as session:
+            found = self._all_columns(session)
+            if all(
+                name in found and not {column.name for column in table.columns} - found[name].keys()
+                for name, table in metadata.tables.items()
+            ) and self._has_schemas(session):
+                return
+            for schema in SCHEMAS:
+                session.execute(sqlalchemy.text(f"create schema if not exists {schema}"))
+            compiler = self._engine.dialect.type_compiler_instance
+            for name, table in metadata.tables.items():
+                if name not in found:
+                    session.execute(sqlalchemy.schema.CreateTable(table, if_not_exists=True))
+                    continue
+                for column in table.columns:
+                    if column.name not in found[name]:
+                        kind = compiler.process(column.type)
+                        session.execute(sqlalchemy.text(f"alter table {name} add column {column.name} {kind}"))
+                        log.info("added column %s.%s", name, column.name)
+
+    @staticmethod
+    def _has_schemas(session: sqlalchemy.Connection) -> bool:
+        rows = session.execute(sqlalchemy.text("select schema_name from information_schema.schemata"))
+        return set(SCHEMAS) <= {row[0] for row in rows}
+
+    @staticmethod
+    def _all_columns(session: sqlalchemy.Connection) -> dict[str, dict[str, str]]:
+        rows = session.execute(
+            sqlalchemy.text(
+                "select table_schema, table_name, column_name, data_type from information_schema.columns "
+                "order by table_schema, table_name, ordinal_position"
+            )
+        )
+        found: dict[str, dict[str, str]] = {}
+        for schema, table, column, kind in rows:
+            word = str(kind).lower()
+            found.setdefault(f"{schema}.{table}", {})[column] = _TYPE_WORDS.get(word, word)
+        return found
+
+    def columns(self, table: str, *, connection: sqlalchemy.Connection | None = None) -> dict[str, str] | None:
+        """Column name to type (text, bigint, double, boolean, timestamp, ...) in order; None without the table."""
+        _check_name(table)
+        schema, name = table.split(".")
+        with self._joined(connection) as session:
+            rows = session.execute(
+                sqlalchemy.text(
+                    "select column_name, data_type from information_schema.columns "
+                    "where table_schema = :table_schema and table_name = :table_name order by ordinal_position"
+                ),
+                {"table_schema": schema, "table_name": name},
+            ).all()
+        words = {column: str(kind).lower() for column, kind in rows}
+        return {column: _TYPE_WORDS.get(word, word) for column, word in words.items()} or None
+
+    def dlt_destination(self) -> Any:
+        """The same database as dlt wants to see it; run its load step inside `exclusive()`."""
+        import dlt
+
+        if self.dialect == "duckdb":
+            if self._file:
+                return dlt.destinations.duckdb(str(self._file))
+            return dlt.destinations.duckdb(self._anchor.driver_connection.execute("select 1").cursor())
+        if self.dialect == "postgres":
+            return dlt.destinations.postgres(
+                self._parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+            )
+        raise ConfigurationError(f"loading into {self.dialect} is not supported; use DuckDB or PostgreSQL")
+
+
+def get_warehouse() -> Warehouse:
+    """The warehouse of the Airflow connection `warehouse`."""
+    found = get_connection("warehouse")
+    url = found.extra.get("url")
+    if url:
+        return Warehouse(str(url))
+    if found.conn_type == "duckdb":
+        path = found.extra.get("path") or "/".join(part for part in (found.host, found.schema) if part)
+        if path:
+            return Warehouse(f"duckdb:///{path}")
+    if found.conn_type in ("postgres", "postgresql") and found.host:
+        return Warehouse(
+            sqlalchemy.URL.create(
+                "postgresql+psycopg",
+                username=found.login,
+                password=found.password,
+                host=found.host,
+                port=found.port,
+                database=found.schema,
+            ).render_as_string(hide_password=False)
+        )
+    raise ConfigurationError(
+        'connection warehouse: it names no database; give it the extra {"url": "duckdb:////path/warehouse.duckdb"} '
+        "or make it a postgres connection"
+    )
+
+
+def _lock_for(path: Path) -> FileLock:
+    """One lock object per file and process: a thread that holds it may take it again."""
+    key = str(path)
+    with _locks_guard:
+        if key not in _locks:
+            _locks[key] = FileLock(f"{key}.lock")
+        return _locks[key]
+
+
+def _is_locked_out(error: BaseException) -> bool:
+    return isinstance(error, sqlalchemy.exc.DBAPIError) and "Could not set lock on file" in str(error.orig)
+
+
+_MISSING_TABLE = re.compile(r"Table with name \"?(\S+?)\"? does not exist|relation \"(\S+)\" does not exist")
+
+
+def _in_words(error: BaseException) -> ConfigurationError | None:
+    found = _MISSING_TABLE.search(str(getattr(error, "orig", error)))
+    if found is None:
+        return None
+    return ConfigurationError(
+        f"the warehouse has no table {found[1] or found[2]} yet; build it first (python -m include.warehouse build)"
+    )
+
+
+def _check_name(table: str) -> None:
+    if not _NAME.fullmatch(table):
+        raise ConfigurationError(f"'{table}' is not a table name; it looks like schema.table")
+
+
+def _column_names(table: str, chunk: Sequence[Mapping[str, Any]], known: Sequence[str]) -> list[str]:
+    """The columns that the rows name, in the table's order."""
+    named = set(chunk[0])
+    for row in chunk:
+        if not row.keys() <= named:
+            named |= row.keys()
+    unknown = sorted(named - set(known))
+    if unknown:
+        raise ConfigurationError(f"{table} has no column {', '.join(unknown)}")
+    return [name for name in known if name in named]
+
+
+def _naive_utc(value: Any) -> Any:
+    """Times are kept in UTC without an offset."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).replace(tzinfo=None)
+    return value
+
+
+_MARK = re.compile(r"rekindle_bound_(\w+?)_end\b", re.IGNORECASE)
+_BIND = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
+
+
+def _dollars(text: str) -> str:
+    """SQLAlchemy's `:name` and `\\:` as DuckDB itself writes them."""
+    return _BIND.sub(r"$\1", text).replace("\\:", ":")
+
+
+@lru_cache(maxsize=512)
+def _bound_sql(sql: str, dialect: str, sizes: tuple[tuple[str, int], ...]) -> str:
+    """The statement in the engine's dialect, its placeholders as SQLAlchemy's `:name`; a list becomes one per value."""
+    tree = parse_statement(sql)
+    lists = dict(sizes)
+    for node in list(tree.find_all(exp.Placeholder)):
+        name = str(node.this)
+        if name not in lists:
+            node.replace(exp.column(f"rekindle_bound_{name}_end"))
+            continue
+        if not isinstance(node.parent, exp.In):
+            raise ConfigurationError(f":{name} is a list; a list can only be used as `in (:{name})`")
+        items: list[exp.Expr] = [exp.column(f"rekindle_bound_{name}__{i}_end") for i in range(lists[name])]
+        rest = [item for item in node.parent.expressions if item is not node]
+        node.parent.set("expressions", rest + (items or [exp.Literal.string(NOTHING)]))
+    text = tree.sql(dialect=dialect, copy=False)
+    return _MARK.sub(r":\1", re.sub(r":(?=\S)", r"\:", text))

@@ -1,0 +1,162 @@
+"""From the SQL a person wrote to the SQL an engine runs: values in, house functions out, dialect changed.
+
+A model is written in DuckDB's dialect with placeholders (`:as_of`, a setting, an audience's parameter). They become
+typed literals in the syntax tree, never pasted text, so that the finished statement can be read, logged and explained.
+House functions (`stage_of`, and the hashes of `include/identity/sql.py`) are written out in the same pass.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+import sqlglot
+from sqlglot import exp
+
+from include.errors import ConfigurationError
+from include.identity.sql import SQL_FUNCTIONS
+
+_REMEMBERED = 2048
+_rendered: dict[tuple[str, ...], str] = {}
+
+NOTHING = "(nothing)"  # stands for an empty list: no text we hold looks like it, and `not in` stays true
+
+
+def render(
+    sql: str,
+    dialect: str,
+    params: Mapping[str, Any],
+    stages: Mapping[str, timedelta] | None = None,
+    *,
+    where: str = "the SQL",
+) -> str:
+    """The statement in `dialect` with every placeholder filled; `where` names the file in errors."""
+    tree = parse(sql, where)
+    used = {name: params[name] for name in _placeholders(sql, where) if name in params}
+    key = (sql, where, dialect, repr(used), repr(stages))
+    if key not in _rendered:
+        if len(_rendered) >= _REMEMBERED:
+            _rendered.clear()
+        _rendered[key] = render_tree(tree, params, stages, where=where).sql(dialect=dialect, copy=False)
+    return _rendered[key]
+
+
+@lru_cache(maxsize=512)
+def _placeholders(sql: str, where: str) -> tuple[str, ...]:
+    """What the result depends on; `stage_of` looks at the clock without naming it."""
+    names = {str(node.this) for node in parse(sql, where).find_all(exp.Placeholder)}
+    return tuple(sorted(names | {"as_of"} if "stage_of" in sql.lower() else names))
+
+
+def render_tree(
+    tree: exp.Expr,
+    params: Mapping[str, Any],
+    stages: Mapping[str, timedelta] | None = None,
+    *,
+    where: str = "the SQL",
+) -> exp.Expr:
+    """A filled copy of a parsed statement."""
+    filled = tree.copy()
+    for call in list(filled.find_all(exp.Anonymous)):
+        name = str(call.this).lower()
+        if name != "stage_of" and name not in SQL_FUNCTIONS:
+            continue
+        if len(call.expressions) != 1:
+            raise ConfigurationError(f"{where}: {name}() takes one argument, here it has {len(call.expressions)}")
+        argument = call.expressions[0]
+        call.replace(_stage_case(argument, stages or {}) if name == "stage_of" else SQL_FUNCTIONS[name](argument))
+    for node in list(filled.find_all(exp.Placeholder)):
+        name = str(node.this)
+        if name not in params:
+            near = difflib.get_close_matches(name, list(params), 1)
+            hint = f"; did you mean :{near[0]}?" if near else f"; known are {', '.join(sorted(params))}"
+            raise ConfigurationError(f"{where}: there is no value for :{name}{hint}")
+        value = params[name]
+        if isinstance(value, list | tuple | set | frozenset):
+            if not isinstance(node.parent, exp.In):
+                raise ConfigurationError(f"{where}: :{name} is a list; it can only be used as `in (:{name})`")
+            items = [literal(item, f"{where}: :{name}") for item in value] or [exp.Literal.string(NOTHING)]
+            kept = [item for item in node.parent.expressions if item is not node]
+            node.parent.set("expressions", kept + items)
+        else:
+            node.replace(literal(value, f"{where}: :{name}"))
+    return filled
+
+
+@lru_cache(maxsize=512)
+def parse(sql: str, where: str = "the SQL") -> exp.Expr:
+    """The syntax tree of one SELECT. Shared: copy it before changing it."""
+    tree = parse_statement(sql, where)
+    if not isinstance(tree, exp.Query):
+        raise ConfigurationError(f"{where}: it must hold exactly one SELECT")
+    return tree
+
+
+_TOKEN = re.compile(r"<Token .*?>")
+
+# sqlglot reads `select :name` as DuckDB's `alias: value`; DuckDB's own sign for a parameter has no such twin.
+_PLACEHOLDER = re.compile(
+    r"""('(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/)|(?<![:\w\])]):(?=[A-Za-z_])""", re.DOTALL
+)
+
+
+def parse_statement(sql: str, where: str = "the SQL") -> exp.Expr:
+    """The syntax tree of one statement of any kind, in DuckDB's dialect with `:name` placeholders."""
+    try:
+        found = sqlglot.parse(_PLACEHOLDER.sub(lambda match: match[1] or "$", sql), read="duckdb")
+    except sqlglot.errors.ParseError as error:
+        place = error.errors[0] if error.errors else {}
+        said = _TOKEN.sub("the end", str(place.get("description")))
+        raise ConfigurationError(
+            f"{where}:{place.get('line')}: the SQL cannot be read: {said} near '{place.get('highlight')}'"
+        ) from error
+    except sqlglot.errors.TokenError as error:
+        raise ConfigurationError(f"{where}: the SQL cannot be read: {error}") from error
+    statements = [tree for tree in found if tree is not None]
+    if len(statements) != 1:
+        raise ConfigurationError(f"{where}: it must hold exactly one statement, it holds {len(statements)}")
+    return statements[0]
+
+
+def literal(value: Any, what: str = "the value") -> exp.Expr:
+    """A typed literal for a Python value."""
+    if value is None:
+        return exp.null()
+    if isinstance(value, bool):
+        return exp.Boolean(this=value)
+    if isinstance(value, str):
+        return exp.Literal.string(value)
+    if isinstance(value, int | float | Decimal):
+        number = f"{value:f}" if isinstance(value, Decimal) else repr(value)
+        if number.lstrip("-").replace(".", "", 1).replace("e-", "", 1).replace("e+", "", 1).isdigit():
+            node: exp.Expr = exp.Literal.number(number.lstrip("-"))
+            return exp.Paren(this=exp.Neg(this=node)) if number.startswith("-") else node
+        raise ConfigurationError(f"{what} is not a finite number")
+    if isinstance(value, datetime):
+        moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+        return exp.cast(exp.Literal.string(moment.isoformat(sep=" ")), "timestamp")
+    if isinstance(value, date):
+        return exp.cast(exp.Literal.string(value.isoformat()), "date")
+    if isinstance(value, timedelta):
+        micros = value // timedelta(microseconds=1)
+        if micros % 1_000_000:
+            return exp.Interval(this=exp.Literal.string(str(micros)), unit=exp.var("MICROSECOND"))
+        return exp.Interval(this=exp.Literal.string(str(micros // 1_000_000)), unit=exp.var("SECOND"))
+    raise ConfigurationError(f"{what} has the type {type(value).__name__}, which SQL does not know")
+
+
+def _stage_case(moment: exp.Expr, stages: Mapping[str, timedelta]) -> exp.Expr:
+    """The last stage whose time has passed; exactly at its time it is still the one before (rule 12)."""
+    if not stages:
+        return exp.cast(exp.null(), "text")
+    case = exp.Case()
+    for name, after in sorted(stages.items(), key=lambda item: item[1], reverse=True):
+        before = exp.Sub(this=exp.Placeholder(this="as_of"), expression=literal(after))
+        subject = moment.copy() if isinstance(moment, exp.Column) else exp.Paren(this=moment.copy())
+        case = case.when(exp.LT(this=subject, expression=before), exp.Literal.string(name))
+    return exp.Paren(this=case)

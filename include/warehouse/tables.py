@@ -1,0 +1,363 @@
+"""The tables that are not built from SQL: what sources land in `raw`, and what the sync engine remembers in `sync`.
+
+`raw` has one table per kind of record, whatever the system it came from; the column `source` says which. A source
+is one Python file because of that: no SQL changes when one is added. `loaded_at` is the start of the load (UTC) and
+the watermark of everything downstream. All times are UTC without an offset.
+
+`sync` is append-only: nothing here is ever updated, the newest row of a key is what holds.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Double, MetaData, Table, Text
+
+metadata = MetaData()
+
+_TYPES = {"text": Text, "bigint": BigInteger, "double": Double, "boolean": Boolean, "timestamp": DateTime}
+
+
+def _table(name: str, columns: str) -> Table:
+    """Declare `schema.table` from lines of `column type  comment`; every column may be null."""
+    schema, table = name.split(".")
+    parsed = []
+    for line in columns.strip().splitlines():
+        column, kind, *comment = line.split(None, 2)
+        parsed.append(Column(column, _TYPES[kind](), comment=comment[0] if comment else None))
+    return Table(table, metadata, *parsed, schema=schema)
+
+
+_table(
+    "raw.contacts",
+    """
+    source text       which source told us
+    contact_id text   the system's own id
+    email text        as the system holds it
+    phone text        E.164 where the source could tell the country, else as held
+    user_id text      the login of the shop, where the system knows it
+    first_name text
+    last_name text
+    country text      ISO 3166 alpha-2
+    created_at timestamp
+    updated_at timestamp  version of the record
+    is_deleted boolean
+    loaded_at timestamp
+    """,
+)
+_table(
+    "raw.contact_identifiers",
+    """
+    source text
+    contact_id text
+    kind text         email, phone, user_id, visitor_id or merged_contact_id (an id that was merged into contact_id)
+    value text
+    updated_at timestamp  version of the contact this belongs to
+    loaded_at timestamp
+    """,
+)
+_table(
+    "raw.consents",
+    """
+    source text
+    contact_id text
+    email text
+    channel text      email or ads
+    status text       granted, denied or unknown
+    reason text
+    changed_at timestamp
+    loaded_at timestamp
+    """,
+)
+_table(
+    "raw.suppressions",
+    """
+    source text
+    kind text         email, domain, phone or contact_id
+    value text
+    channel text      email, ads or all
+    reason text       opted_out, bounced, complained, competitors, ...
+    is_active boolean the newest row of (source, kind, value, channel, reason) decides
+    changed_at timestamp
+    loaded_at timestamp
+    """,
+)
+_table(
+    "raw.orders",
+    """
+    source text
+    order_id text       the system's own id
+    transaction_id text the shop's number, the same in every system that reports the order
+    contact_id text
+    email text
+    phone text
+    user_id text
+    visitor_id text
+    status text         placed, paid, fulfilled, returned, cancelled or failed (payment failed for good)
+    currency text
+    total_amount double
+    is_test boolean
+    ordered_at timestamp
+    updated_at timestamp
+    loaded_at timestamp
+    """,
+)
+_table(
+    "raw.order_items",
+    """
+    source text
+    order_id text
+    line_id text
+    sku text
+    name text
+    quantity bigint
+    price double
+    currency text
+    updated_at timestamp  version of the order this belongs to
+    loaded_at timestamp
+    """,
+)
+_table(
+    "raw.carts",
+    """
+    source text
+    cart_id text
+    contact_id text
+    email text
+    user_id text
+    visitor_id text
+    status text         open, ordered, emptied or deleted
+    currency text
+    total_amount double
+    cart_url text
+    created_at timestamp
+    updated_at timestamp  last activity of the cart
+    loaded_at timestamp
+    """,
+)
+_table(
+    "raw.cart_items",
+    """
+    source text
+    cart_id text
+    line_id text
+    sku text
+    name text
+    quantity bigint
+    price double
+    currency text
+    image_url text
+    product_url text
+    updated_at timestamp  version of the cart this belongs to
+    loaded_at timestamp
+    """,
+)
+_table(
+    "raw.subscriptions",
+    """
+    source text
+    subscription_id text
+    contact_id text
+    email text
+    user_id text
+    kind text           paid or email
+    plan text
+    status text         active, past_due (payment still retried), cancelled, expired, failed (retries over)
+    currency text
+    amount double
+    started_at timestamp
+    ended_at timestamp  end of the period that is paid for; null while it has none
+    cancelled_at timestamp
+    updated_at timestamp
+    is_deleted boolean
+    loaded_at timestamp
+    """,
+)
+_table(
+    "raw.engagement",
+    """
+    source text
+    engagement_id text
+    contact_id text
+    email text
+    visitor_id text
+    channel text        email or ads
+    type text           sent, delivered, open, click, bounce, complaint or unsubscribe
+    campaign_id text
+    is_bot boolean
+    occurred_at timestamp
+    loaded_at timestamp
+    """,
+)
+_table(
+    "raw.events",
+    """
+    source text
+    event_key text      the same for every copy of the same event
+    event_name text     in GA4's names
+    visitor_id text
+    user_id text
+    email text
+    session_id text     unique only with visitor_id
+    page_location text
+    page_referrer text
+    page_title text
+    transaction_id text
+    currency text
+    browser text        agent name
+    device_category text
+    country text
+    traffic_type text   internal for staff
+    ads_storage text    Yes, No or null: the browser's consent for ads
+    analytics_storage text
+    platform text
+    source_file text
+    session_number bigint
+    engagement_ms bigint  engagement time of this event
+    value double
+    is_engaged boolean  the source's own flag for the visit
+    occurred_at timestamp
+    loaded_at timestamp
+    """,
+)
+_table(
+    "raw.event_items",
+    """
+    source text
+    event_key text
+    item_index bigint   from 0
+    sku text
+    name text
+    category text
+    brand text
+    image_url text
+    product_url text
+    quantity bigint
+    price double
+    loaded_at timestamp
+    """,
+)
+_table(
+    "raw.rejected_rows",
+    """
+    source text
+    table_name text     the raw table it was meant for
+    location text       file and line, or record id
+    reason text
+    raw_row text        the row as it came, as JSON or text
+    loaded_at timestamp
+    """,
+)
+
+_table(
+    "sync.segment_builds",
+    """
+    audience text
+    run_id text
+    matched bigint
+    as_of timestamp
+    built_at timestamp
+    """,
+)
+_table(
+    "sync.gate_results",
+    """
+    audience text
+    run_id text
+    failures text       sentences, one a line; empty when it passed
+    matched bigint
+    is_passed boolean
+    as_of timestamp
+    checked_at timestamp
+    """,
+)
+_table(
+    "sync.opt_outs",
+    """
+    destination text    the tool that told us
+    kind text           email or phone
+    value text
+    channel text        email or ads
+    reason text         opted_out, bounced or complained
+    is_active boolean   false when that tool says the person came back
+    occurred_at timestamp
+    read_at timestamp
+    """,
+)
+_table(
+    "sync.plans",
+    """
+    plan_id text
+    audience text
+    destination text
+    list_name text
+    run_id text
+    matched bigint
+    members bigint
+    adds bigint
+    updates bigint
+    removes bigint
+    unchanged bigint
+    refused bigint      members the destination refused and whose row has not changed since
+    as_of timestamp
+    created_at timestamp
+    """,
+)
+_table(
+    "sync.plan_rows",
+    """
+    plan_id text
+    row_number bigint   order of sending: removes first
+    action text         add, update or remove
+    profile_id text
+    member_key text     the identifier that stands for the member at this destination
+    identifiers text    JSON {kind: [values]}: exactly what is sent
+    fields text         JSON {merge field: value}; null for removes
+    payload_hash text
+    """,
+)
+_table(
+    "sync.exclusions",
+    """
+    plan_id text
+    audience text
+    destination text
+    profile_id text
+    step text           reachable, consent, suppression, frequency_cap, priority, holdout
+    reason text
+    as_of timestamp
+    """,
+)
+_table(
+    "sync.ledger",
+    """
+    sequence bigint     order of acknowledgement, growing
+    audience text
+    destination text
+    list_id text        the platform's id of the list
+    plan_id text
+    action text         add, update or remove
+    profile_id text
+    member_key text
+    identifiers text    JSON {kind: [values]}: exactly what was sent
+    payload_hash text
+    status text         accepted, rejected, retry, pending (answered later), unattributed (part of its request failed)
+    reason text
+    request_id text
+    acknowledged_at timestamp
+    """,
+)
+_table(
+    "sync.requests",
+    """
+    request_id text
+    audience text
+    destination text
+    plan_id text
+    action text
+    status text         pending, succeeded, partial or failed; the newest row of a request holds
+    detail text         counts by reason
+    row_count bigint
+    accepted_count bigint
+    rejected_count bigint
+    recorded_at timestamp
+    """,
+)

@@ -1,0 +1,262 @@
+-- A row is a profile: one person or one anonymous visitor.
+-- Key: profile_id.
+-- Inputs: core.identifiers, core.record_profiles, core.events, staging.contacts.
+-- Rules: each piece of contact data is the one of the newest CRM contact that has it; without one, the e-mail or phone
+-- seen last. A quarantined e-mail or phone is nobody's (3). Bots: an agent name that says so, or
+-- :bot_page_views_per_minute page views of one browser within a minute. Staff: traffic marked internal, or an e-mail at a
+-- company domain. Both as whole profiles (18).
+with identifiers as (
+    select
+        identifier_kind,
+        identifier_value,
+        profile_id,
+        strength,
+        state,
+        first_seen_at,
+        last_seen_at
+    from core.identifiers
+),
+
+own_identifiers as (
+    select
+        identifier_kind,
+        identifier_value,
+        profile_id,
+        strength,
+        state,
+        first_seen_at,
+        last_seen_at
+    from identifiers
+    where profile_id is not null
+),
+
+quarantined as (
+    select
+        identifier_kind,
+        identifier_value
+    from identifiers
+    where profile_id is null
+),
+
+contacts as (
+    select
+        record_profiles.profile_id,
+        record_profiles.source,
+        record_profiles.record_id,
+        case when quarantined_emails.identifier_value is null then contacts.email end as email,
+        case
+            when contacts.phone like '+%' and quarantined_phones.identifier_value is null then contacts.phone
+        end as phone,
+        contacts.first_name,
+        contacts.last_name,
+        contacts.country,
+        contacts.created_at,
+        contacts.updated_at
+    from staging.contacts as contacts
+    inner join core.record_profiles as record_profiles
+        on
+            record_profiles.record_kind = 'contact'
+            and contacts.source = record_profiles.source
+            and contacts.record_key = record_profiles.record_id
+    left join quarantined as quarantined_emails
+        on
+            quarantined_emails.identifier_kind = 'email'
+            and contacts.email = quarantined_emails.identifier_value
+    left join quarantined as quarantined_phones
+        on
+            quarantined_phones.identifier_kind = 'phone'
+            and contacts.phone = quarantined_phones.identifier_value
+),
+
+ranked as (
+    select
+        profile_id,
+        email,
+        phone,
+        first_name,
+        last_name,
+        country,
+        created_at,
+        row_number() over (
+            partition by profile_id
+            order by
+                case when email is null then 1 else 0 end asc,
+                coalesce(updated_at, created_at) desc nulls last,
+                source asc,
+                record_id asc
+        ) as email_rank,
+        row_number() over (
+            partition by profile_id
+            order by
+                case when phone is null then 1 else 0 end asc,
+                coalesce(updated_at, created_at) desc nulls last,
+                source asc,
+                record_id asc
+        ) as phone_rank,
+        row_number() over (
+            partition by profile_id
+            order by
+                case when coalesce(first_name, last_name) is null then 1 else 0 end asc,
+                coalesce(updated_at, created_at) desc nulls last,
+                source asc,
+                record_id asc
+        ) as name_rank,
+        row_number() over (
+            partition by profile_id
+            order by
+                case when country is null then 1 else 0 end asc,
+                coalesce(updated_at, created_at) desc nulls last,
+                source asc,
+                record_id asc
+        ) as country_rank
+    from contacts
+),
+
+best_contacts as (
+    select
+        profile_id,
+        max(email) filter (where email_rank = 1) as email,
+        max(phone) filter (where phone_rank = 1) as phone,
+        max(first_name) filter (where name_rank = 1) as first_name,
+        max(last_name) filter (where name_rank = 1) as last_name,
+        max(country) filter (where country_rank = 1) as country,
+        min(created_at) as crm_created_at
+    from ranked
+    group by profile_id
+),
+
+best_identifiers as (
+    select
+        profile_id,
+        identifier_kind,
+        identifier_value
+    from own_identifiers
+    where
+        identifier_kind = 'email'
+        or (identifier_kind = 'phone' and state = 'joined')
+    qualify
+        row_number() over (
+            partition by profile_id, identifier_kind
+            order by last_seen_at desc nulls last, identifier_value asc
+        ) = 1
+),
+
+seen as (
+    select
+        profile_id,
+        max(case when strength = 'strong' then 1 else 0 end) = 1 as is_known,
+        max(
+            case
+                when
+                    identifier_kind = 'email'
+                    and split_part(identifier_value, '@', 2) in (:company_domains)
+                    then 1
+                else 0
+            end
+        ) = 1 as has_company_email,
+        min(first_seen_at) as first_seen_at,
+        max(last_seen_at) as last_seen_at
+    from own_identifiers
+    group by profile_id
+),
+
+marked_events as (
+    select
+        profile_id,
+        max(case when traffic_type = 'internal' then 1 else 0 end) = 1 as is_internal,
+        max(
+            case
+                when
+                    lower(browser) like '%bot%'
+                    or lower(browser) like '%crawl%'
+                    or lower(browser) like '%spider%'
+                    or lower(browser) like '%headless%'
+                    or lower(browser) like '%phantomjs%'
+                    or lower(browser) like '%selenium%'
+                    or lower(browser) like '%puppeteer%'
+                    or lower(browser) like '%playwright%'
+                    or lower(browser) like '%lighthouse%'
+                    or lower(browser) like 'curl%'
+                    or lower(browser) like 'wget%'
+                    or lower(browser) like 'python%'
+                    or lower(browser) like '%slurp%'
+                    or lower(browser) like '%facebookexternalhit%'
+                    then 1
+                else 0
+            end
+        ) = 1 as has_bot_name
+    from core.events
+    group by profile_id
+),
+
+-- Few browsers have enough page views to be looked at one by one.
+busy_browsers as (
+    select
+        profile_id,
+        visitor_id
+    from core.events
+    where event_name = 'page_view'
+    group by profile_id, visitor_id
+    having count(*) >= :bot_page_views_per_minute
+),
+
+page_views as (
+    select
+        events.profile_id,
+        events.visitor_id,
+        events.event_key,
+        events.occurred_at
+    from core.events as events
+    inner join busy_browsers
+        on
+            events.profile_id = busy_browsers.profile_id
+            and events.visitor_id = busy_browsers.visitor_id
+    where events.event_name = 'page_view'
+),
+
+runs as (
+    select
+        profile_id,
+        occurred_at,
+        lag(occurred_at, :bot_page_views_per_minute - 1) over (
+            partition by profile_id, visitor_id
+            order by occurred_at asc, event_key asc
+        ) as run_started_at
+    from page_views
+),
+
+racing as (
+    select distinct profile_id
+    from runs
+    where occurred_at - run_started_at <= interval '1 minute'
+)
+
+select
+    seen.profile_id,
+    coalesce(best_contacts.email, best_emails.identifier_value) as email,
+    coalesce(best_contacts.phone, best_phones.identifier_value) as phone,
+    best_contacts.first_name,
+    best_contacts.last_name,
+    best_contacts.country,
+    seen.is_known,
+    coalesce(marked_events.has_bot_name, false) or racing.profile_id is not null as is_bot,
+    coalesce(marked_events.is_internal, false) or seen.has_company_email as is_staff,
+    best_contacts.profile_id is not null as has_crm_contact,
+    best_contacts.crm_created_at,
+    seen.first_seen_at,
+    seen.last_seen_at
+from seen
+left join best_contacts
+    on seen.profile_id = best_contacts.profile_id
+left join best_identifiers as best_emails
+    on
+        seen.profile_id = best_emails.profile_id
+        and best_emails.identifier_kind = 'email'
+left join best_identifiers as best_phones
+    on
+        seen.profile_id = best_phones.profile_id
+        and best_phones.identifier_kind = 'phone'
+left join marked_events
+    on seen.profile_id = marked_events.profile_id
+left join racing
+    on seen.profile_id = racing.profile_id

@@ -1,0 +1,107 @@
+-- A row is a CRM contact as its system holds it now; deleted ones are left out.
+-- Key: source, record_key (the system's contact_id; where it has none, the e-mail, login or phone of the row).
+-- Inputs: raw.contacts.
+-- Rules: the newest version of a record is the truth (11); a malformed e-mail is no e-mail (4); blanks are nothing;
+-- a row with nothing to identify it is in staging.rejected_rows.
+with trimmed as (
+    select
+        nullif(trim(source, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as source,
+        nullif(trim(contact_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as contact_id,
+        lower(nullif(trim(email, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')) as email,
+        nullif(trim(phone, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as phone,
+        nullif(trim(user_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as user_id,
+        nullif(trim(first_name, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as first_name,
+        nullif(trim(last_name, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as last_name,
+        upper(nullif(trim(country, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')) as country,
+        created_at,
+        updated_at,
+        coalesce(is_deleted, false) as is_deleted,
+        loaded_at
+    from raw.contacts
+),
+
+checked as (
+    select
+        source,
+        contact_id,
+        case when regexp_matches(email, '^[^\s@,;<>"]+@[^\s@.,;<>"]+(\.[^\s@.,;<>"]+)*\.[^\s@.,;<>"]{2,}$') then email end as email,
+        phone,
+        user_id,
+        first_name,
+        last_name,
+        country,
+        is_deleted,
+        created_at,
+        updated_at,
+        loaded_at
+    from trimmed
+),
+
+keyed as (
+    select
+        source,
+        coalesce(contact_id, email, user_id, phone) as record_key,
+        contact_id,
+        email,
+        phone,
+        user_id,
+        first_name,
+        last_name,
+        country,
+        is_deleted,
+        created_at,
+        updated_at,
+        loaded_at
+    from checked
+),
+
+newest as (
+    select
+        source,
+        record_key,
+        contact_id,
+        email,
+        phone,
+        user_id,
+        first_name,
+        last_name,
+        country,
+        is_deleted,
+        created_at,
+        updated_at,
+        loaded_at
+    from keyed
+    where record_key is not null
+    qualify
+        row_number() over (
+            partition by source, record_key
+            order by
+                updated_at desc nulls last,
+                loaded_at desc nulls last,
+                is_deleted desc,
+                email asc nulls last,
+                user_id asc nulls last,
+                phone asc nulls last,
+                first_name asc nulls last,
+                last_name asc nulls last,
+                country asc nulls last,
+                created_at asc nulls last
+        ) = 1
+)
+
+select
+    source,
+    record_key,
+    contact_id,
+    email,
+    phone,
+    user_id,
+    first_name,
+    last_name,
+    country,
+    is_deleted,
+    created_at,
+    updated_at,
+    loaded_at
+from newest
+where not is_deleted

@@ -1,0 +1,160 @@
+"""The DAG files: they load, say what they are, import nothing heavy, and are chained by assets."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DAG_FILES = sorted(path.name for path in (ROOT / "dags").glob("*.py"))
+HEAVY = ["pandas", "dlt", "great_expectations", "duckdb", "google.ads", "facebook_business", "pyarrow"]
+
+
+@pytest.fixture(scope="session")
+def dags(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Every DAG of the project by id, parsed as Airflow does."""
+    os.environ["AIRFLOW_HOME"] = str(tmp_path_factory.mktemp("airflow"))
+    os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(dag_folder=str(ROOT / "dags"))
+    assert bag.import_errors == {}
+    return dict(bag.dags)
+
+
+def test_the_three_stages_are_there(dags: dict[str, Any]) -> None:
+    assert set(dags) == {
+        "ingest_ga4_export",
+        "ingest_hubspot",
+        "ingest_files",
+        "build_audiences",
+        "sync_cart_abandoners",
+        "sync_lapsed_subscribers",
+        "sync_non_converting_visitors",
+    }
+
+
+def test_every_dag_says_what_it_is_and_who_owns_it(dags: dict[str, Any]) -> None:
+    for dag_id, dag in dags.items():
+        assert dag.doc_md and len(dag.doc_md) > 200, dag_id
+        assert "If it fails" in dag.doc_md, dag_id
+        assert {tag.split("/")[0] for tag in dag.tags} == {"stage", "impact"}, dag_id
+        assert type(dag.timetable).__name__ != "NullTimetable", dag_id
+        assert not dag.catchup, dag_id
+        assert dag.max_active_runs == 1, dag_id
+        for task in dag.tasks:
+            assert task.owner != "airflow", f"{dag_id}.{task.task_id}"
+            assert task.retries >= 1, f"{dag_id}.{task.task_id}"
+
+
+def test_a_final_error_is_not_retried_and_a_wait_is_kept() -> None:
+    from include.errors import AuthenticationError, TransientError
+    from include.scheduling import RekindleRetryPolicy
+
+    policy = RekindleRetryPolicy()
+    refused = policy.evaluate(AuthenticationError("the key is wrong"), 1, 3)
+    told_to_wait = policy.evaluate(TransientError("busy", retry_after=42), 1, 3)
+    unknown = policy.evaluate(ValueError("a bug"), 1, 3)
+    assert (refused.action.value, refused.reason) == ("fail", "the key is wrong")
+    assert told_to_wait.action.value == "retry"
+    assert told_to_wait.retry_delay is not None
+    assert told_to_wait.retry_delay.total_seconds() == 42
+    assert unknown.action.value == "default"
+
+
+def test_tasks_run_in_the_order_the_sql_asks_for(dags: dict[str, Any]) -> None:
+    from include.warehouse.models import load_models
+
+    build = dags["build_audiences"]
+    for name, model in load_models().items():
+        schema, table = name.split(".")
+        if schema not in {"staging", "core"}:
+            continue
+        upstream = build.get_task(f"{schema}.{table}").upstream_task_ids
+        for needed in model.depends_on:
+            if needed.split(".")[0] in {"staging", "core"}:
+                assert needed in upstream, f"{name} reads {needed}"
+
+
+def test_an_audience_is_synced_only_behind_its_own_gate(dags: dict[str, Any]) -> None:
+    build = dags["build_audiences"]
+    for audience in ("cart_abandoners", "lapsed_subscribers", "non_converting_visitors"):
+        gate = build.get_task(f"{audience}.gate")
+        assert gate.upstream_task_ids == {f"{audience}.segment_rows"}
+        assert [asset.name for asset in gate.outlets] == [f"audience.{audience}"]
+        condition = dags[f"sync_{audience}"].timetable.asset_condition
+        assert [asset.name for asset in condition.objects] == [f"audience.{audience}"]
+
+
+def test_the_build_waits_for_every_source(dags: dict[str, Any]) -> None:
+    condition = dags["build_audiences"].timetable.asset_condition
+    waited_for = {asset.name for asset in condition.objects}
+    announced = {
+        asset.name
+        for dag_id, dag in dags.items()
+        if dag_id.startswith("ingest_")
+        for task in dag.tasks
+        for asset in task.outlets
+    }
+    assert waited_for == announced == {"source.ga4_export", "source.hubspot", "source.files"}
+
+
+def test_each_destination_is_a_branch_of_its_own(dags: dict[str, Any]) -> None:
+    sync = dags["sync_cart_abandoners"]
+    assert {task.task_id for task in sync.tasks} == {
+        "mailchimp.opt_outs",
+        "mailchimp.plan",
+        "mailchimp.push",
+        "mailchimp.confirm",
+        "google_ads.plan",
+        "google_ads.push",
+        "google_ads.confirm",
+    }
+    assert sync.get_task("mailchimp.push").upstream_task_ids == {"mailchimp.plan"}
+    assert sync.get_task("mailchimp.push").pool == "mailchimp"
+
+
+@pytest.mark.parametrize("file", DAG_FILES)
+def test_reading_a_dag_file_imports_nothing_heavy(file: str, tmp_path: Path) -> None:
+    code = (
+        "import json, runpy, sys\n"
+        f"runpy.run_path({str(ROOT / 'dags' / file)!r})\n"
+        f"print('loaded', json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "AIRFLOW_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    last = [line for line in done.stdout.splitlines() if line.startswith("loaded ")][-1]
+    assert json.loads(last.removeprefix("loaded ")) == []
+
+
+def test_a_broken_audience_file_leaves_the_others_alone(tmp_path: Path) -> None:
+    shipped = ROOT / "include" / "audiences" / "definitions"
+    for path in shipped.glob("*.yaml"):
+        (tmp_path / path.name).write_text(path.read_text())
+    broken = (shipped / "cart_abandoners.yaml").read_text().replace("idle_for", "idel_for")
+    (tmp_path / "cart_abandoners.yaml").write_text(broken)
+    code = (
+        "import runpy\n"
+        "from airflow.sdk.definitions.dag import DAG\n"
+        f"runpy.run_path({str(ROOT / 'dags' / 'sync_audiences.py')!r})\n"
+        "from include.audiences.load import load_audiences\n"
+        "loaded = load_audiences()\n"
+        "print('ok', sorted(loaded.audiences), [str(error) for error in loaded.errors])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "REKINDLE_AUDIENCES_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "['lapsed_subscribers', 'non_converting_visitors']" in done.stdout
+    assert "cart_abandoners.yaml:" in done.stdout
+    assert "idle_for" in done.stdout

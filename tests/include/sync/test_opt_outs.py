@@ -1,0 +1,103 @@
+"""Opt-outs: only changes are written, a return counts only for those we hold, and each list remembers its own read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from include.destinations.base import Destination, OptOut
+from include.settings import get_settings
+from include.sync.opt_outs import CLOCKS_DIFFER, read_opt_outs
+from include.warehouse.engine import Warehouse
+from tests.include.sync.test_push import AUDIENCE, Paper
+
+
+class Tool(Paper):
+    """Tells what the test says, and notes since when it was asked."""
+
+    def __init__(self, *answers: OptOut, scope: str = "Newsletter") -> None:
+        super().__init__()
+        self.answers = answers
+        self.scope = scope
+        self.asked: list[datetime | None] = []
+
+    def connect(self, name: str, options: Mapping[str, object]) -> Tool:
+        return self
+
+    def opt_out_scope(self) -> str:
+        return self.scope
+
+    def read_opt_outs(self, since: datetime | None) -> Iterator[OptOut]:
+        self.asked.append(since)
+        yield from self.answers
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Warehouse]:
+    (tmp_path / "carts.yaml").write_text(AUDIENCE)
+    monkeypatch.setenv("REKINDLE_AUDIENCES_DIR", str(tmp_path))
+    get_settings.cache_clear()
+    made = Warehouse("duckdb://")
+    made.ensure_tables()
+    yield made
+    get_settings.cache_clear()
+
+
+def said(person: str, reason: str = "opted_out", is_active: bool = True) -> OptOut:
+    return OptOut("email", f"{person}@shop.example", "email", reason, is_active, datetime(2026, 3, 1))
+
+
+def held(warehouse: Warehouse) -> list[tuple[str, str, bool]]:
+    rows = warehouse.read(
+        "select value, reason, is_active from sync.opt_outs where kind = 'email' order by read_at, value"
+    )
+    return [(row["value"].split("@")[0], row["reason"], row["is_active"]) for row in rows]
+
+
+def read(warehouse: Warehouse, tool: Destination) -> int:
+    return read_opt_outs(warehouse, "carts", "mailchimp", tool.connect)  # type: ignore[attr-defined]
+
+
+def test_the_same_answer_is_written_once(warehouse: Warehouse) -> None:
+    assert read(warehouse, Tool(said("ana"), said("bo", "bounced"))) == 2
+    assert read(warehouse, Tool(said("ana"), said("bo", "bounced"))) == 0
+    assert held(warehouse) == [("ana", "opted_out", True), ("bo", "bounced", True)]
+
+
+def test_a_return_counts_only_for_who_had_left(warehouse: Warehouse) -> None:
+    read(warehouse, Tool(said("ana")))
+    assert read(warehouse, Tool(said("ana", is_active=False), said("cy", is_active=False))) == 1
+    assert held(warehouse) == [("ana", "opted_out", True), ("ana", "opted_out", False)]
+    assert read(warehouse, Tool(said("ana"))) == 1
+
+
+def test_each_list_is_read_from_where_its_own_last_read_began(warehouse: Warehouse) -> None:
+    first, again, other = Tool(), Tool(), Tool(scope="VIP")
+    read(warehouse, first)
+    read(warehouse, again)
+    read(warehouse, other)
+    began = warehouse.scalar("select min(occurred_at) as m from sync.opt_outs where value = 'Newsletter'")
+    assert first.asked == [None]
+    assert again.asked == [began - CLOCKS_DIFFER]
+    assert other.asked == [None]
+
+
+def test_a_read_that_broke_off_is_begun_again(warehouse: Warehouse) -> None:
+    class Broken(Tool):
+        def read_opt_outs(self, since: datetime | None) -> Iterator[OptOut]:
+            yield said("ana")
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        read(warehouse, Broken())
+    tool = Tool(said("ana"))
+    assert read(warehouse, tool) == 1
+    assert tool.asked == [None]
+
+
+def test_a_tool_that_tells_nothing_is_no_error(warehouse: Warehouse) -> None:
+    assert read(warehouse, Paper()) == 0
+    assert held(warehouse) == []

@@ -1,0 +1,330 @@
+"""Plans: members against what the destination acknowledged, in the order of sending."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import datetime, timedelta
+
+import pytest
+
+from include.errors import ConfigurationError, QualityGateFailed
+from tests.include.sync.target_world import AS_OF, World, world
+
+__all__ = ["world"]
+
+
+def test_the_second_plan_has_nothing_to_send(world: World) -> None:
+    world.person("ana", email="ana@x.com", phone="+421900000001", cart_value=10)
+    for destination in ("mailchimp", "google_ads"):
+        assert world.sync(destination).adds == 1
+        again = world.plan(destination)
+        assert (again.rows, again.unchanged, world.rows(again)) == (0, 1, [])
+
+
+def test_a_value_that_appears_or_goes_is_a_change(world: World) -> None:
+    world.person("ana", email="ana@x.com", cart_value=None)
+    world.sync()
+    for value, text in ((20.5, "20.50"), (None, None)):
+        world.execute("update segments.carts set cart_value = :value", value=value)
+        plan = world.plan()
+        assert world.sent(plan) == [("update", "ana@x.com")]
+        assert json.loads(world.rows(plan)[0]["fields"])["CART_TOTAL"] == text
+        world.answer(plan)
+
+
+def test_a_column_that_is_not_mapped_changes_nothing(world: World) -> None:
+    world.person("ana", email="ana@x.com", item_count=1)
+    world.sync()
+    world.execute("update segments.carts set item_count = 2, entered_at = entered_at + interval 1 hour")
+
+    assert world.plan().unchanged == 1
+
+
+def test_who_left_is_removed_with_what_was_sent(world: World) -> None:
+    world.person("ana", email="ana@x.com")
+    world.person("bob", email="bob@x.com")
+    world.sync()
+    world.execute("delete from segments.carts where profile_id = 'ana'")
+
+    plan = world.plan()
+
+    assert world.sent(plan) == [("remove", "ana@x.com")]
+    assert world.rows(plan)[0]["identifiers"] == '{"email":["ana@x.com"]}'
+    assert world.rows(plan)[0]["fields"] is None
+    world.answer(plan)
+    assert world.plan().rows == 0
+
+
+def test_leavers_go_before_anyone_comes_in(world: World) -> None:
+    world.person("zoe", email="zoe@x.com")
+    world.sync()
+    world.execute("delete from segments.carts")
+    world.person("ana", email="ana@x.com")
+
+    assert world.sent(world.plan()) == [("remove", "zoe@x.com"), ("add", "ana@x.com")]
+
+
+def test_a_new_address_is_in_before_the_old_one_is_out(world: World) -> None:
+    world.person("ana", email="old@x.com")
+    world.person("bob", email="bob@x.com")
+    world.sync()
+    world.execute("update core.profiles set email = 'new@x.com' where profile_id = 'ana'")
+    world.identifier("ana", "email", "new@x.com")
+    world.execute("delete from segments.carts where profile_id = 'bob'")
+
+    plan = world.plan()
+
+    assert world.sent(plan) == [("remove", "bob@x.com"), ("add", "new@x.com"), ("remove", "old@x.com")]
+    world.answer(plan)
+    assert world.plan().rows == 0
+
+
+def test_two_profiles_that_merge_stay_the_member_they_were(world: World) -> None:
+    world.person("visitor", email="ana@x.com")
+    world.sync()
+    # the CRM tells that she is `ana`
+    for table in ("core.profiles", "core.identifiers", "core.consents", "segments.carts"):
+        world.execute(f"update {table} set profile_id = 'ana'")
+
+    plan = world.plan()
+
+    assert (plan.rows, plan.unchanged) == (0, 1)
+
+
+def test_an_ad_platform_keeps_the_member_it_knows_when_another_address_becomes_the_best(world: World) -> None:
+    world.person("ana", email="old@x.com", emails=("new@x.com",))
+    world.sync("google_ads")
+    world.execute("update core.profiles set email = 'new@x.com'")
+
+    assert world.plan("google_ads").unchanged == 1
+
+
+def test_what_another_member_still_holds_is_not_taken_away(world: World) -> None:
+    # Ana and Bob are two people until a merge makes them one
+    world.person("ana", email="ana@x.com", phone="+421900000001")
+    world.person("bob", email="bob@x.com", phone="+421900000002")
+    world.sync("google_ads")
+    key_of = {row["profile_id"]: row["member_key"] for row in world.warehouse.read("select * from sync.ledger")}
+    world.execute("delete from segments.carts where profile_id = 'bob'")
+    world.execute("update core.identifiers set profile_id = 'ana' where identifier_value = '+421900000002'")
+
+    plan = world.plan("google_ads")
+
+    assert world.sent(plan) == [("remove", key_of["bob"]), ("update", key_of["ana"])]
+    assert json.loads(world.rows(plan)[0]["identifiers"]) == {"google_email_sha256": [key_of["bob"]]}
+
+
+def test_a_merged_member_leaves_with_all_that_was_ever_sent(world: World) -> None:
+    world.person("ana", email="ana@x.com")
+    world.person("bob", email="bob@x.com")
+    world.sync("google_ads")
+    # one person now: nothing of hers is taken away while she is in
+    world.execute("update core.identifiers set profile_id = 'ana'")
+    world.execute("delete from segments.carts where profile_id = 'bob'")
+    merged = world.sync("google_ads")
+    assert (merged.updates, merged.removes) == (1, 0)
+    assert world.plan("google_ads").rows == 0
+
+    world.execute("delete from segments.carts")
+    world.person("eve", email="eve@x.com")
+
+    plan = world.plan("google_ads")
+    removed = [row for row in world.rows(plan) if row["action"] == "remove"]
+    hashes = {value for row in removed for value in json.loads(row["identifiers"])["google_email_sha256"]}
+    assert (plan.adds, plan.removes, len(hashes)) == (1, 2, 2)
+
+
+def test_an_identifier_she_no_longer_has_leaves_with_her(world: World) -> None:
+    world.person("ana", email="ana@x.com", phone="+421900000001")
+    world.sync("google_ads")
+    world.execute("update core.identifiers set state = 'shared' where identifier_kind = 'phone'")
+    assert world.sync("google_ads").updates == 1
+    world.execute("delete from segments.carts")
+    world.person("eve", email="eve@x.com")
+
+    plan = world.plan("google_ads")
+
+    assert sorted(json.loads(world.rows(plan)[0]["identifiers"])) == ["google_email_sha256", "google_phone_sha256"]
+
+
+def test_a_refused_row_is_sent_again_only_when_it_changes(world: World) -> None:
+    world.person("ana", email="ana@x.com", cart_value=1)
+    world.answer(world.plan(), "rejected")
+
+    refused = world.plan()
+    assert (refused.rows, refused.refused) == (0, 1)
+
+    world.execute("update segments.carts set cart_value = 2")
+    assert world.sent(world.plan()) == [("add", "ana@x.com")]
+
+
+def test_a_refused_change_leaves_the_member_as_she_was(world: World) -> None:
+    world.person("ana", email="ana@x.com", cart_value=1)
+    world.sync()
+    world.execute("update segments.carts set cart_value = 2")
+    world.answer(world.plan(), "rejected")
+    assert world.plan().refused == 1
+
+    world.execute("update segments.carts set cart_value = 1")
+    assert world.plan().unchanged == 1
+    world.execute("delete from segments.carts")
+    world.person("bob", email="bob@x.com")
+    assert ("remove", "ana@x.com") in world.sent(world.plan())
+
+
+def test_what_could_not_be_sent_is_tried_again(world: World) -> None:
+    world.person("ana", email="ana@x.com")
+    world.answer(world.plan(), "retry")
+
+    assert world.sent(world.plan()) == [("add", "ana@x.com")]
+
+
+@pytest.mark.parametrize("status", ["pending", "unattributed"])
+def test_an_answer_that_is_open_is_not_asked_for_twice(world: World, status: str) -> None:
+    world.person("ana", email="ana@x.com")
+    world.answer(world.plan("google_ads"), status)
+
+    assert world.plan("google_ads").unchanged == 1
+
+
+def test_a_pending_request_that_failed_is_no_membership(world: World) -> None:
+    world.person("ana", email="ana@x.com")
+    plan = world.plan("google_ads")
+    world.answer(plan, "pending")
+    world.answer(plan, "retry")
+
+    assert world.plan("google_ads").adds == 1
+
+
+def test_a_removal_under_way_is_not_sent_twice_and_gives_way_to_an_add(world: World) -> None:
+    world.person("ana", email="ana@x.com")
+    world.person("bob", email="bob@x.com")
+    world.sync("google_ads")
+    world.execute("delete from segments.carts where profile_id = 'ana'")
+    leaving = world.plan("google_ads")
+    world.answer(leaving, "pending")
+    assert world.plan("google_ads").rows == 0
+
+    world.match("ana")
+    back = world.plan("google_ads")
+    assert (back.adds, back.removes) == (1, 0)
+    world.answer(back, "pending")
+    # the late answer to the removal does not undo the newer add
+    world.answer(leaving, "accepted")
+    assert world.plan("google_ads").unchanged == 2
+
+
+def test_a_removal_that_was_refused_is_tried_again(world: World) -> None:
+    world.person("ana", email="ana@x.com")
+    world.person("bob", email="bob@x.com")
+    world.sync()
+    world.execute("delete from segments.carts where profile_id = 'ana'")
+    world.answer(world.plan(), "rejected")
+
+    assert world.sent(world.plan()) == [("remove", "ana@x.com")]
+
+
+def test_who_comes_back_is_added_again(world: World) -> None:
+    world.person("ana", email="ana@x.com")
+    world.person("bob", email="bob@x.com")
+    world.sync()
+    world.execute("delete from segments.carts where profile_id = 'ana'")
+    world.sync()
+    world.match("ana")
+
+    assert world.sent(world.plan()) == [("add", "ana@x.com")]
+
+
+def test_targets_do_not_see_each_others_ledger(world: World) -> None:
+    world.audience("other")
+    world.person("ana", email="ana@x.com")
+    world.match("ana", "other")
+    world.sync()
+
+    assert world.plan(audience="other").adds == 1
+
+
+def test_an_e_mail_tool_gets_one_address_of_a_person(world: World) -> None:
+    world.person("ana", email="best@x.com", emails=("another@x.com", "zzz@x.com"))
+
+    assert world.rows(world.plan())[0]["identifiers"] == '{"email":["best@x.com"]}'
+
+
+def test_text_of_every_kind_arrives_as_it_was(world: World) -> None:
+    text = 'say "hi" \\ back\nnext\ttab\rreturn, Žofia 🛒 {curly} %percent :colon'
+    world.person("ana", email="ana@x.com", cart_url=text)
+
+    assert json.loads(world.rows(world.plan())[0]["fields"]) == {"CART_URL": text, "CART_TOTAL": None}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ("cart_value", 99.0, "99.00"),
+        ("cart_value", 0.1 + 0.2, "0.30"),
+        ("cart_value", 1234567.891, "1234567.89"),
+        ("cart_value", float("nan"), None),
+        ("item_count", 3, "3"),
+        ("abandoned_at", datetime(2026, 3, 9, 8, 5), "2026-03-09T08:05:00Z"),
+        ("cart_items", "", ""),
+    ],
+)
+def test_values_have_one_spelling(world: World, column: str, value: object, text: str | None) -> None:
+    path = world.folder / "carts.yaml"
+    path.write_text(path.read_text().replace("CART_TOTAL: cart_value", f"CART_TOTAL: {column}"))
+    world.person("ana", email="ana@x.com", **{column: value})
+
+    assert json.loads(world.rows(world.plan())[0]["fields"])["CART_TOTAL"] == text
+
+
+def test_an_emptied_segment_stops_the_target_and_empties_no_list(world: World) -> None:
+    world.person("ana", email="ana@x.com")
+    world.sync()
+    world.execute("delete from segments.carts")
+
+    with pytest.raises(QualityGateFailed, match="the segment is empty while the list has 1 members"):
+        world.plan()
+
+    assert world.warehouse.scalar("select count(*) from sync.plans") == 1
+    assert world.plan("google_ads").rows == 0  # nothing on that list yet: nothing to protect
+
+
+def test_a_segment_whose_gate_failed_is_not_planned(world: World) -> None:
+    world.person("ana", email="ana@x.com")
+    world.insert("sync.segment_builds", {"audience": "carts", "run_id": "build-1", "built_at": AS_OF})
+    with pytest.raises(QualityGateFailed, match="has not been through the quality gate"):
+        world.plan()
+
+    gate = {"audience": "carts", "run_id": "build-1", "checked_at": AS_OF}
+    world.insert("sync.gate_results", {**gate, "is_passed": False, "failures": "3 rows have no time"})
+    with pytest.raises(QualityGateFailed, match="3 rows have no time"):
+        world.plan()
+
+    later = {**gate, "checked_at": AS_OF + timedelta(minutes=5)}
+    world.insert("sync.gate_results", {**later, "is_passed": True, "failures": ""})
+    assert world.plan().adds == 1
+
+
+def test_a_segment_that_is_not_built_is_an_error_in_words(world: World) -> None:
+    world.execute("drop table segments.carts")
+
+    with pytest.raises(ConfigurationError, match=r"segments\.carts is not built yet"):
+        world.plan()
+
+
+def test_nothing_is_left_behind_but_the_plan(world: World) -> None:
+    world.person("ana", email="ana@x.com")
+    world.plan()
+
+    tables = world.warehouse.read("select table_name from information_schema.tables where table_name like 'work%'")
+    assert tables == []
+
+
+def test_the_log_tells_counts_and_no_person(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    world.person("ana", email="ana@x.com")
+    world.plan()
+
+    assert "1 matched, 1 members; 1 to add" in caplog.text
+    assert "ana" not in caplog.text

@@ -1,0 +1,373 @@
+"""Push and confirm: what is sent, in which order, what is written down, and what happens after a crash."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from include.destinations.base import Destination, Member, RequestOutcome, RowResult
+from include.errors import AuthenticationError, ConfigurationError, TransientError
+from include.settings import get_settings
+from include.sync import push
+from include.sync.push import PushSummary, confirm_plan, push_plan
+from include.warehouse.engine import Warehouse
+
+AUDIENCE = """
+label: Cart abandoners
+description: Left something in the cart.
+owner: lifecycle@example.com
+segment: cart_abandoners
+params: {idle_for: 1h, window: 7d, min_cart_value: 0}
+destinations:
+  - {to: mailchimp, audience: Newsletter, fields: {CART_URL: cart_url}}
+"""
+
+
+class Paper(Destination):
+    """A platform of paper: a list in memory, and a script of what happens to the calls to come."""
+
+    name = "mailchimp"
+    label = "Paper"
+    description = "for tests"
+    channel = "email"
+    api_version = "1"
+    docs_url = "https://example.com"
+    identifiers = ("email",)
+    max_batch_rows = 3
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, list[str]]] = []
+        self.on_list: dict[str, Mapping[str, str | None]] = {}
+        self.answer: Callable[[Member], RowResult] = lambda member: RowResult("accepted")
+        self.before_call: Callable[[], None] = lambda: None
+        self.after_call: Callable[[], None] = lambda: None
+        self.outcomes: dict[str, RequestOutcome] = {}
+        self.made: list[tuple[str, str, Sequence[str]]] = []
+        self.options: Mapping[str, object] = {}
+
+    def connect(self, name: str, options: Mapping[str, object]) -> Paper:
+        self.options = options
+        return self
+
+    def check(self) -> None:
+        raise AssertionError("a push does not check")
+
+    def ensure_audience(self, label: str, description: str, fields: Sequence[str]) -> str:
+        self.made.append((label, description, fields))
+        return "list-1"
+
+    def add(self, list_id: str, batch: Sequence[Member]) -> list[RowResult]:
+        self._call("add", batch)
+        self.on_list.update({member.member_key: member.fields for member in batch})
+        return self._done(batch)
+
+    def remove(self, list_id: str, batch: Sequence[Member]) -> list[RowResult]:
+        self._call("remove", batch)
+        for member in batch:
+            self.on_list.pop(member.member_key, None)
+        return self._done(batch)
+
+    def outcome(self, request_id: str) -> RequestOutcome:
+        return self.outcomes[request_id]
+
+    def _call(self, verb: str, batch: Sequence[Member]) -> None:
+        self.before_call()
+        self.calls.append((verb, [member.member_key.split("@")[0] for member in batch]))
+
+    def _done(self, batch: Sequence[Member]) -> list[RowResult]:
+        self.after_call()
+        return [self.answer(member) for member in batch]
+
+
+@pytest.fixture(autouse=True)
+def _audience_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "audiences").mkdir()
+    (tmp_path / "audiences" / "carts.yaml").write_text(AUDIENCE)
+    monkeypatch.setenv("REKINDLE_AUDIENCES_DIR", str(tmp_path / "audiences"))
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def warehouse() -> Warehouse:
+    made = Warehouse("duckdb://")
+    made.ensure_tables()
+    return made
+
+
+def store_plan(warehouse: Warehouse, *rows: str, plan_id: str = "plan-1") -> None:
+    """A plan of rows like 'add ana'."""
+    warehouse.insert(
+        "sync.plans",
+        [{"plan_id": plan_id, "audience": "carts", "destination": "mailchimp", "list_name": "Cart abandoners"}],
+    )
+    parts = [row.split() for row in rows]
+    warehouse.insert(
+        "sync.plan_rows",
+        [
+            {
+                "plan_id": plan_id,
+                "row_number": number,
+                "action": action,
+                "profile_id": f"p-{person}",
+                "member_key": f"{person}@shop.example",
+                "identifiers": json.dumps({"email": [f"{person}@shop.example"]}),
+                "fields": None if action == "remove" else json.dumps({"CART_URL": f"https://shop.example/{person}"}),
+                "payload_hash": None if action == "remove" else f"hash-{person}",
+            }
+            for number, (action, person) in enumerate(parts, start=1)
+        ],
+    )
+
+
+def ledger(warehouse: Warehouse) -> list[tuple[str, str, str]]:
+    rows = warehouse.read("select action, member_key, status from sync.ledger order by sequence")
+    return [(row["action"], row["member_key"].split("@")[0], row["status"]) for row in rows]
+
+
+def test_a_plan_without_rows_makes_no_call_at_all(warehouse: Warehouse) -> None:
+    store_plan(warehouse)
+    paper = Paper()
+    assert push_plan(warehouse, "plan-1", paper.connect) == PushSummary("plan-1")
+    assert (paper.made, paper.calls) == ([], [])
+
+
+def test_rows_go_in_the_plans_order_in_batches_of_one_kind(warehouse: Warehouse) -> None:
+    rows = ["remove a", "remove b", "add c", "update d", "add e", "add f", "remove g"]
+    store_plan(warehouse, *rows)
+    paper = Paper()
+    summary = push_plan(warehouse, "plan-1", paper.connect)
+    assert paper.calls == [("remove", ["a", "b"]), ("add", ["c", "d", "e"]), ("add", ["f"]), ("remove", ["g"])]
+    assert summary == PushSummary("plan-1", sent=7, accepted=7, batches=4)
+    assert [f"{action} {person}" for action, person, _ in ledger(warehouse)] == rows
+    assert paper.made == [("Cart abandoners", "Left something in the cart.", ["CART_URL"])]
+    assert paper.options == {"audience": "Newsletter"}
+
+
+def test_the_ledger_keeps_exactly_what_was_sent(warehouse: Warehouse) -> None:
+    store_plan(warehouse, "add ana")
+    push_plan(warehouse, "plan-1", Paper().connect)
+    (row,) = warehouse.read("select * from sync.ledger")
+    assert {key: row[key] for key in row if key not in ("sequence", "acknowledged_at")} == {
+        "audience": "carts", "destination": "mailchimp", "list_id": "list-1", "plan_id": "plan-1", "action": "add",
+        "profile_id": "p-ana", "member_key": "ana@shop.example", "identifiers": '{"email": ["ana@shop.example"]}',
+        "payload_hash": "hash-ana", "status": "accepted", "reason": None, "request_id": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("page", [1, 2, 4, 100])
+def test_pages_of_the_plan_change_nothing_about_what_is_sent(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr(push, "PAGE_ROWS", page)
+    store_plan(warehouse, *(f"add p{i}" for i in range(8)))
+    paper = Paper()
+    push_plan(warehouse, "plan-1", paper.connect)
+    assert paper.calls == [("add", ["p0", "p1", "p2"]), ("add", ["p3", "p4", "p5"]), ("add", ["p6", "p7"])]
+
+
+def test_pushing_again_sends_nothing(warehouse: Warehouse) -> None:
+    store_plan(warehouse, "add a", "remove b")
+    push_plan(warehouse, "plan-1", Paper().connect)
+    paper = Paper()
+    assert push_plan(warehouse, "plan-1", paper.connect).sent == 0
+    assert (paper.made, paper.calls) == ([], [])
+
+
+def test_after_an_outage_a_retry_goes_on_where_it_stopped(warehouse: Warehouse) -> None:
+    store_plan(warehouse, *(f"add p{i}" for i in range(8)))
+    paper = Paper()
+
+    def fail_at_the_second() -> None:
+        if len(paper.calls) == 1:
+            raise TransientError("away", retry_after=30)
+
+    paper.before_call = fail_at_the_second
+    with pytest.raises(TransientError) as caught:
+        push_plan(warehouse, "plan-1", paper.connect)
+    assert caught.value.retry_after == 30
+    assert [person for _, person, _ in ledger(warehouse)] == ["p0", "p1", "p2"]
+    paper.before_call = lambda: None
+    assert push_plan(warehouse, "plan-1", paper.connect).sent == 5
+    assert paper.calls[1:] == [("add", ["p3", "p4", "p5"]), ("add", ["p6", "p7"])]
+    assert len(ledger(warehouse)) == 8
+
+
+def test_killed_after_the_platform_took_a_batch_the_next_run_ends_in_the_same_place(warehouse: Warehouse) -> None:
+    store_plan(warehouse, *(f"add p{i}" for i in range(4)), "remove q")
+    paper = Paper()
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    paper.after_call = die
+    with pytest.raises(KeyboardInterrupt):
+        push_plan(warehouse, "plan-1", paper.connect)
+    assert ledger(warehouse) == []
+    paper.after_call = lambda: None
+    push_plan(warehouse, "plan-1", paper.connect)
+    assert sorted(paper.on_list) == [f"p{i}@shop.example" for i in range(4)]
+    assert len(ledger(warehouse)) == 5
+
+
+def test_rows_to_be_tried_again_are_and_refused_ones_are_not(warehouse: Warehouse) -> None:
+    store_plan(warehouse, "add a", "add b", "add c")
+    paper = Paper()
+    answers = {"a": RowResult("accepted"), "b": RowResult("rejected", "no"), "c": RowResult("retry", "busy")}
+    paper.answer = lambda member: answers[member.member_key[0]]
+    summary = push_plan(warehouse, "plan-1", paper.connect)
+    assert (summary.accepted, summary.rejected, summary.retry) == (1, 1, 1)
+    paper.answer = lambda member: RowResult("accepted")
+    push_plan(warehouse, "plan-1", paper.connect)
+    assert paper.calls[1:] == [("add", ["c"])]
+    assert ledger(warehouse)[-1] == ("add", "c", "accepted")
+    assert push_plan(warehouse, "plan-1", paper.connect).sent == 0
+
+
+def test_a_wrong_credential_is_final(warehouse: Warehouse) -> None:
+    store_plan(warehouse, "add a")
+    paper = Paper()
+
+    def refuse() -> None:
+        raise AuthenticationError("wrong key")
+
+    paper.before_call = refuse
+    with pytest.raises(AuthenticationError):
+        push_plan(warehouse, "plan-1", paper.connect)
+    assert paper.calls == []
+    assert ledger(warehouse) == []
+
+
+def test_the_order_of_answers_grows_though_the_clock_is_set_back(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_plan(warehouse, *(f"add p{i}" for i in range(6)))
+    clock = iter([5_000, 1_000, 1_000, 1_000])
+    monkeypatch.setattr(time, "time_ns", lambda: next(clock))
+    push_plan(warehouse, "plan-1", Paper().connect)
+    found = [row["sequence"] for row in warehouse.read("select sequence from sync.ledger order by member_key")]
+    assert found == sorted(set(found))
+    assert len(found) == 6
+
+
+def test_no_session_is_open_while_the_network_is_waited_for(tmp_path: Path) -> None:
+    warehouse = Warehouse(f"duckdb:///{tmp_path}/w.duckdb")
+    warehouse.ensure_tables()
+    store_plan(warehouse, *(f"add p{i}" for i in range(7)), "remove q")
+    paper = Paper()
+
+    def the_file_is_free() -> None:
+        FileLock(f"{tmp_path}/w.duckdb.lock", is_singleton=False).acquire(timeout=0).lock.release()
+
+    paper.before_call = the_file_is_free
+    assert push_plan(warehouse, "plan-1", paper.connect).sent == 8
+
+
+def test_an_unknown_plan_and_a_vanished_audience_are_errors_in_words(warehouse: Warehouse, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no plan plan-9"):
+        push_plan(warehouse, "plan-9", Paper().connect)
+    store_plan(warehouse, "add a")
+    (tmp_path / "audiences" / "carts.yaml").unlink()
+    with pytest.raises(ConfigurationError, match="'carts'"):
+        push_plan(warehouse, "plan-1", Paper().connect)
+
+
+def test_the_log_carries_counts_and_no_people(warehouse: Warehouse, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    store_plan(warehouse, "add ana", "remove bo")
+    push_plan(warehouse, "plan-1", Paper().connect)
+    ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("include"))
+    assert "2 of 2 rows" in ours
+    assert "shop.example" not in caplog.text
+
+
+# requests whose answer comes later
+
+
+def push_pending(warehouse: Warehouse, *rows: str, request_id: str = "r1", plan_id: str = "plan-1") -> Paper:
+    store_plan(warehouse, *rows, plan_id=plan_id)
+    paper = Paper()
+    paper.answer = lambda member: RowResult("pending", request_id=request_id)
+    summary = push_plan(warehouse, plan_id, paper.connect)
+    assert (summary.pending, summary.accepted) == (len(rows), 0)
+    return paper
+
+
+def newest_request(warehouse: Warehouse) -> dict[str, Any]:
+    rows = warehouse.read(
+        "select status, detail, row_count, accepted_count, rejected_count from sync.requests order by recorded_at"
+    )
+    return rows[-1]
+
+
+def test_rows_without_an_answer_yet_are_pending_and_not_sent_again(warehouse: Warehouse) -> None:
+    paper = push_pending(warehouse, "add a", "add b")
+    assert push_plan(warehouse, "plan-1", paper.connect).sent == 0
+    paper.outcomes["r1"] = RequestOutcome("pending")
+    assert confirm_plan(warehouse, "plan-1", paper.connect) is False
+    assert {status for _, _, status in ledger(warehouse)} == {"pending"}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (RequestOutcome("succeeded", accepted=2), "accepted"),
+        (RequestOutcome("partial", accepted=1, rejected=1, detail="denied_consent: 1"), "unattributed"),
+        (RequestOutcome("failed", rejected=2, detail="invalid_format: 2"), "rejected"),
+        (RequestOutcome("failed", rejected=2, detail="internal_error: 2", try_again=True), "retry"),
+    ],
+)
+def test_what_became_of_a_request_is_appended_for_its_members(
+    warehouse: Warehouse, outcome: RequestOutcome, status: str
+) -> None:
+    paper = push_pending(warehouse, "add a", "add b")
+    paper.outcomes["r1"] = outcome
+    assert confirm_plan(warehouse, "plan-1", paper.connect) is True
+    assert ledger(warehouse) == [
+        ("add", "a", "pending"),
+        ("add", "b", "pending"),
+        ("add", "a", status),
+        ("add", "b", status),
+    ]
+    reasons = warehouse.read("select distinct reason from sync.ledger where status = :status", status=status)
+    assert reasons == [{"reason": outcome.detail or None}]
+    assert newest_request(warehouse) == {
+        "status": outcome.status, "detail": outcome.detail or None, "row_count": 2,
+        "accepted_count": outcome.accepted, "rejected_count": outcome.rejected,
+    }  # fmt: skip
+    paper.outcomes.clear()
+    assert confirm_plan(warehouse, "plan-1", paper.connect) is True
+    assert len(ledger(warehouse)) == 4
+
+
+def test_a_request_that_failed_by_the_platforms_fault_is_sent_again(warehouse: Warehouse) -> None:
+    paper = push_pending(warehouse, "add a")
+    paper.outcomes["r1"] = RequestOutcome("failed", rejected=1, try_again=True)
+    confirm_plan(warehouse, "plan-1", paper.connect)
+    assert push_plan(warehouse, "plan-1", paper.connect).sent == 1
+
+
+def test_a_later_plan_asks_after_what_an_earlier_one_left_open(warehouse: Warehouse) -> None:
+    paper = push_pending(warehouse, "add a", request_id="r1", plan_id="plan-1")
+    later = push_pending(warehouse, "add b", request_id="r2", plan_id="plan-2")
+    later.outcomes = {"r1": RequestOutcome("succeeded", accepted=1), "r2": RequestOutcome("pending")}
+    assert confirm_plan(warehouse, "plan-2", later.connect) is False
+    later.outcomes = {"r2": RequestOutcome("succeeded", accepted=1)}
+    assert confirm_plan(warehouse, "plan-2", later.connect) is True
+    assert paper.calls == [("add", ["a"])]
+    assert [status for _, _, status in ledger(warehouse)] == ["pending", "pending", "accepted", "accepted"]
+
+
+def test_a_destination_that_answers_at_once_has_nothing_to_confirm(warehouse: Warehouse) -> None:
+    store_plan(warehouse, "add a")
+    paper = Paper()
+    push_plan(warehouse, "plan-1", paper.connect)
+    assert confirm_plan(warehouse, "plan-1", paper.connect) is True

@@ -1,0 +1,144 @@
+"""Placeholders become typed literals, house functions are written out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from include.errors import ConfigurationError
+from include.warehouse.render import render
+
+AS_OF = datetime(2026, 3, 10, 12)
+STAGES = {"reminder": timedelta(hours=1), "nudge": timedelta(hours=24), "offer": timedelta(hours=72)}
+
+
+def rows_of(sql: str) -> list[tuple[Any, ...]]:
+    import duckdb
+
+    with duckdb.connect() as connection:
+        return list(connection.execute(sql).fetchall())
+
+
+def value_of(expression: str, **params: Any) -> Any:
+    return rows_of(render(f"select {expression} as x", "duckdb", params))[0][0]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "O'Brien",
+        "'; drop table x; --",
+        "back\\slash",
+        "line\nbreak",
+        ":as_of",
+        "",
+        "Zoë 用户",
+        True,
+        False,
+        0,
+        -5,
+        10**15,
+        1.5,
+        -0.25,
+        1e-7,
+        Decimal("12.30"),
+        AS_OF,
+        datetime(2026, 3, 10, 12, 0, 0, 123_456),
+        timedelta(days=7),
+        timedelta(seconds=-90),
+        timedelta(milliseconds=1500),
+    ],
+)
+def test_a_value_arrives_as_it_was(value: Any) -> None:
+    found = value_of(":value", value=value)
+    assert float(found) == float(value) if isinstance(value, float | Decimal) else found == value
+
+
+def test_an_aware_time_becomes_utc() -> None:
+    assert value_of(":t", t=AS_OF.replace(tzinfo=UTC)) == AS_OF
+
+
+def test_nothing_is_null() -> None:
+    assert value_of(":x is null", x=None) is True
+
+
+def test_an_interval_can_be_subtracted() -> None:
+    assert value_of(":as_of - :gap", as_of=AS_OF, gap=timedelta(minutes=30)) == datetime(2026, 3, 10, 11, 30)
+
+
+def test_a_list_stands_in_in() -> None:
+    assert value_of("'b' in (:letters)", letters=["a", "b"]) is True
+    assert value_of("'b' in ('b', :letters)", letters=["a"]) is True
+
+
+def test_an_empty_list_holds_nothing() -> None:
+    assert value_of("'b' in (:letters)", letters=()) is False
+    assert value_of("'b' not in (:letters)", letters=()) is True
+
+
+def test_text_comments_and_casts_keep_their_colons() -> None:
+    sql = "select ':a' as \":b\", '1'::bigint as c -- :d\n/* :e */"
+    assert rows_of(render(sql, "duckdb", {})) == [(":a", 1)]
+
+
+def test_an_unknown_placeholder_is_named_with_its_file() -> None:
+    with pytest.raises(ConfigurationError, match=r"segments/x\.sql: there is no value for :idel_for.*:idle_for"):
+        render("select :idel_for", "duckdb", {"idle_for": 1}, where="segments/x.sql")
+
+
+def test_a_list_outside_of_in_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=":letters is a list"):
+        render("select :letters", "duckdb", {"letters": ["a"]})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {"a": 1}])
+def test_a_value_without_a_literal_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=":x"):
+        render("select :x", "duckdb", {"x": value})
+
+
+@pytest.mark.parametrize(
+    ("touched", "stage"),
+    [
+        (AS_OF - timedelta(minutes=59), None),
+        (AS_OF - timedelta(hours=1), None),
+        (AS_OF - timedelta(hours=1, seconds=1), "reminder"),
+        (AS_OF - timedelta(hours=24), "reminder"),
+        (AS_OF - timedelta(hours=24, seconds=1), "nudge"),
+        (AS_OF - timedelta(hours=72), "nudge"),
+        (AS_OF - timedelta(days=30), "offer"),
+    ],
+)
+def test_the_stage_is_the_last_one_that_has_begun(touched: datetime, stage: str | None) -> None:
+    sql = render("select stage_of(:touched)", "duckdb", {"as_of": AS_OF, "touched": touched}, STAGES)
+    assert rows_of(sql) == [(stage,)]
+
+
+@pytest.mark.parametrize("stages", [None, {}])
+def test_there_is_no_stage_without_stages(stages: dict[str, timedelta] | None) -> None:
+    sql = render("select stage_of(:as_of) as stage", "duckdb", {"as_of": AS_OF}, stages)
+    assert rows_of(sql) == [(None,)]
+
+
+def test_a_house_function_takes_one_argument() -> None:
+    with pytest.raises(ConfigurationError, match=r"stage_of\(\) takes one argument, here it has 2"):
+        render("select stage_of(a, b) from x", "duckdb", {"as_of": AS_OF}, STAGES)
+
+
+def test_a_house_function_may_be_given_an_expression() -> None:
+    sql = render("select email_md5(coalesce(null, 'Ana@Shop.example')) as h", "duckdb", {})
+    assert rows_of(sql) == rows_of("select md5('ana@shop.example')")
+
+
+@pytest.mark.parametrize("sql", ["select 1; select 2", "delete from x", "", "select from where"])
+def test_what_is_not_one_select_is_refused(sql: str) -> None:
+    with pytest.raises(ConfigurationError, match="core/x"):
+        render(sql, "duckdb", {}, where="core/x")
+
+
+def test_the_dialect_is_the_engines() -> None:
+    sql = "select a from core.x where a < :as_of - :gap"
+    assert "INTERVAL '60 SECOND'" in render(sql, "postgres", {"as_of": AS_OF, "gap": timedelta(seconds=60)})

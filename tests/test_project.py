@@ -1,0 +1,64 @@
+"""The files around the code: what is locked, mounted and documented agrees with what is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _compose() -> dict:
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+
+
+def test_the_image_and_the_lock_name_the_same_airflow() -> None:
+    image = re.search(r"apache/airflow:([\d.]+)-", (ROOT / "Dockerfile").read_text())
+    locked = re.search(r"^apache-airflow==([\d.]+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert image and locked
+    assert image[1] == locked[1]
+
+
+def test_every_airflow_service_can_import_include_and_read_the_sql() -> None:
+    for name, service in _compose()["services"].items():
+        if name == "postgres":
+            continue
+        mounts = {volume.split(":")[1] for volume in service["volumes"]}
+        assert {"/opt/airflow/include", "/opt/airflow/sql", "/opt/airflow/dags"} <= mounts, name
+        assert service["environment"]["PYTHONPATH"] == "/opt/airflow", name
+
+
+def test_no_secret_is_written_into_the_compose_file() -> None:
+    for service in _compose()["services"].values():
+        for name, value in service["environment"].items():
+            if re.search(r"PASSWORD$|SECRET|FERNET_KEY", name):
+                assert str(value).startswith("${"), name
+
+
+def test_every_pool_a_task_asks_for_is_created_by_compose() -> None:
+    created = set(re.findall(r"airflow pools set (\w+)", (ROOT / "docker-compose.yml").read_text()))
+    destinations = {
+        path.stem for path in (ROOT / "include" / "destinations").glob("*.py") if path.stem not in {"__init__", "base", "http"}
+    }
+    assert created == {"warehouse"} | destinations
+
+
+def test_every_audience_source_and_destination_is_documented() -> None:
+    audiences = (ROOT / "docs" / "audiences.md").read_text()
+    for path in (ROOT / "sql" / "segments").glob("*.sql"):
+        assert path.stem in audiences, path.stem
+    destinations = (ROOT / "docs" / "destinations.md").read_text()
+    sources = (ROOT / "docs" / "sources.md").read_text()
+    for path in (ROOT / "include" / "destinations").glob("*.py"):
+        if path.stem not in {"__init__", "base", "http"}:
+            assert f"`{path.stem}`" in destinations, path.stem
+    for path in (ROOT / "include" / "sources" / "definitions").glob("*.yaml"):
+        assert f"`{path.stem}`" in sources, path.stem
+
+
+def test_every_link_between_the_pages_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
