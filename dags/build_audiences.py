@@ -1,8 +1,8 @@
 """## Staging ▶ core ▶ segments, one task per SQL file
 
-Starts when every source has landed, and at a quarter to every hour in any case, so that one broken source does not freeze
-the lists. The order of the tasks is read from the SQL. Behind each segment stands a quality gate; an audience that passes
-is announced and its `sync_<audience>` starts, one that fails is not sent.
+Starts when every source has landed, and at a quarter to every hour in any case, so that one broken source does not
+freeze the lists. The order of the tasks is read from the SQL. Behind each segment stands a quality gate; an audience
+that passes is announced and its `sync_<audience>` starts, one that fails is not sent.
 
 **Parameters:** `as_of` builds for another moment (ISO, UTC).
 

@@ -55,7 +55,7 @@ def branch(name: str, to: str, platform: type[Destination]) -> None:
 
             return plan_next(name, to, get_current_context()["run_id"])
 
-        @task(pool=to, map_index_template="{{ plan_id }}")
+        @task(pool=to)
         def push(plan_id: str) -> str:
             from airflow.sdk.exceptions import AirflowSkipException
 

@@ -12,7 +12,7 @@ from include.errors import ConfigurationError, RekindleError, TransientError
 from include.settings import get_settings
 
 
-class RekindleRetryPolicy(ExceptionRetryPolicy):
+class RekindleRetryPolicy(ExceptionRetryPolicy):  # type: ignore[misc]
     """Wait as long as the other side asked; never repeat what a person has to fix first."""
 
     def __init__(self) -> None:

@@ -513,7 +513,8 @@ def _newsletter(shop: Shop, everybody: Sequence[Person]) -> list[dict[str, Any]]
 
 def _write_files(shop: Shop, everybody: Sequence[Person], out: Path) -> dict[str, int]:
     rng = shop.rng
-    plans, sales = [], []
+    plans: list[list[Any]] = []
+    sales: list[list[Any]] = []
     for person in everybody:
         if person.email and rng.random() < 0.12:
             started = shop.at(rng.uniform(40, 800))
@@ -522,7 +523,7 @@ def _write_files(shop: Shop, everybody: Sequence[Person], out: Path) -> dict[str
             ended = started + (shop.as_of - started) * rng.uniform(0.2, 1.02) if over else None
             asked = ended - timedelta(days=rng.uniform(0, 20)) if ended and status == "cancelled" else None
             updated = min(ended or shop.as_of, shop.as_of) - timedelta(minutes=5)
-            row = [f"sub-{person.number}", person.email, rng.choice(["Wood Club", "Candle Club"]), status, "USD"]
+            row: list[Any] = [f"sub-{person.number}", person.email, rng.choice(["Wood Club", "Candle Club"]), status, "USD"]
             row += [rng.choice(["19.00", "29.00"]), _iso(started), _iso(ended), _iso(asked), _iso(updated)]
             plans.append(row)
         if person.is_known and rng.random() < 0.06:

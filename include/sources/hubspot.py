@@ -500,7 +500,7 @@ class HubSpot(Source):
                 continue
             if statuses is None:
                 if self.settings.without_answer == "granted":
-                    self._consent(record_id, email, "email", "granted", "not opted out", updated_at)
+                    self._consent(record_id, email, "email", "granted", "not opted out", None)
                 continue
             answers = [answer for address in mine for answer in statuses.get(address, [])]
             for wanted, status in (("UNSUBSCRIBED", "denied"), ("SUBSCRIBED", "granted"), ("NOT_SPECIFIED", "unknown")):
@@ -508,7 +508,10 @@ class HubSpot(Source):
                 # That nothing was ever said is no answer; with a time it is: somebody took it back.
                 if not given or (wanted == "NOT_SPECIFIED" and not any(at for _, at in given)):
                     continue
-                said_at = max((at for _, at in given if at), default=updated_at)
+                # A yes without its own time stays undated: the record's last change is not when she said it, and only
+                # a dated yes may bring somebody back after an erasure.
+                undated = None if status == "granted" else updated_at
+                said_at = max((at for _, at in given if at), default=undated)
                 reason = ", ".join(sorted({name for name, _ in given}))
                 self._consent(record_id, email, "email", status, reason, said_at)
                 break
