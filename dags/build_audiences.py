@@ -4,6 +4,8 @@ Starts when every source has landed, and at a quarter to every hour in any case,
 freeze the lists. The order of the tasks is read from the SQL. Behind each segment stands a quality gate; an audience
 that passes is announced and its `sync_<audience>` starts, one that fails is not sent.
 
+Before the first segment, the tools are asked who opted out there, so that the rules know it.
+
 **Parameters:** `as_of` builds for another moment (ISO, UTC).
 
 **If it fails:** a red table names its SQL file and the database's sentence; a red gate lists what is wrong with that
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import (
     AssetAll,
     AssetOrTimeSchedule,
@@ -27,6 +30,7 @@ from airflow.sdk import (
 
 from include.assets import audience_asset, source_asset, table_asset
 from include.audiences.load import load_audiences
+from include.destinations.base import destination_class
 from include.scheduling import DEFAULT_ARGS, START_DATE, WAREHOUSE_POOL, run_as_of
 from include.settings import get_settings
 from include.sources import load_sources
@@ -73,6 +77,15 @@ def build_audiences() -> None:
         if errors:
             raise ConfigurationError("\n".join(str(error) for error in errors))
 
+    def opt_outs(destination: str):
+        @task(task_id=f"opt_outs_{destination}", pool=destination)
+        def read() -> int:
+            from include.sync.run import read_all_opt_outs
+
+            return read_all_opt_outs(destination)
+
+        return read()
+
     def build(table: str):
         @task(task_id=table.split(".")[1], outlets=[table_asset(table)])
         def build_table() -> int:
@@ -86,6 +99,11 @@ def build_audiences() -> None:
     tables = {}
     ready = prepare()
     definition_files()
+    # A tool that does not answer stops its own branch of each sync, not the build: what was read before still holds.
+    opt_outs_read = EmptyOperator(task_id="opt_outs_read", trigger_rule="all_done")
+    for destination in sorted({one.to for audience in audiences.audiences.values() for one in audience.destinations}):
+        if destination_class(destination).tells_opt_outs():
+            ready >> opt_outs(destination) >> opt_outs_read
     for schema in ("staging", "core"):
 
         @task_group(group_id=schema)
@@ -95,6 +113,8 @@ def build_audiences() -> None:
                     tables[table] = build(table)
                     inputs = [tables[name] for name in models[table].depends_on if name in tables]
                     (inputs or [ready]) >> tables[table]
+                    if "sync.opt_outs" in models[table].depends_on:
+                        opt_outs_read >> tables[table]
 
         layer()
 

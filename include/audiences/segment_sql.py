@@ -10,6 +10,7 @@ from sqlglot import exp
 
 from include.errors import ConfigurationError
 from include.settings import ROOT, Settings
+from include.warehouse.models import check_model
 from include.warehouse.render import parse
 
 
@@ -38,6 +39,7 @@ def segment_names(sql_dir: Path) -> list[str]:
 def read_segment(sql_dir: Path, name: str) -> SegmentSql:
     """Read `segments/<name>.sql`; ConfigurationError with its line when the SQL itself is wrong."""
     path = sql_dir / "segments" / f"{name}.sql"
+    check_model(path)
     return _read(path, path.stat().st_mtime_ns)
 
 

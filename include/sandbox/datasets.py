@@ -59,16 +59,24 @@ def published_dataset(home: Path, data: Path) -> Dataset:
     if newest is None or newest[0] is None:
         raise ConfigurationError(f"{sample}: it holds no events")
     end = datetime(1970, 1, 1) + timedelta(microseconds=newest[0])
+    _seed_newsletter(home / "published" / "data")
     return Dataset(
         name="published",
         folder=home / "published",
         as_of=end.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1),
         connections={
             "ga4_export_default": {"conn_type": "generic", "extra": {"path": str(data / "ga4-merch-store-sample")}},
-            "files_default": {"conn_type": "generic", "extra": {"path": str(data)}},
+            "files_default": {"conn_type": "generic", "extra": {"path": str(data / "uci-online-retail")}},
         },
         environment={"REKINDLE_SOURCES_DIR": str(PUBLISHED)},
     )
+
+
+def _seed_newsletter(seeds: Path) -> None:
+    """Give the sandbox's Mailchimp an empty list of the name that the shipped audiences use."""
+    (seeds / "mailchimp").mkdir(parents=True, exist_ok=True)
+    (seeds / "mailchimp" / "lists.jsonl").write_text(json.dumps({"id": "a1b2c3d4e5", "name": "Newsletter"}) + "\n")
+    (seeds / "dataset.json").write_text(json.dumps({"counts": {"mailchimp lists": 1}}) + "\n")
 
 
 def connections(dataset: Dataset, sandbox: str) -> dict[str, dict[str, Any]]:

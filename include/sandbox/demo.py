@@ -30,7 +30,7 @@ from include.settings import get_settings
 from include.sources import load_sources
 from include.warehouse.engine import Warehouse
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 LINE_TIMEOUT = 900.0
 POOLS = {"warehouse": 4, "mailchimp": 4, "google_ads": 4}
@@ -52,6 +52,10 @@ def run(*, people: int, data: Path | None, wait: bool, home: Path) -> int:
         airflow.prepare(connections(dataset, str(sandbox.base_url).rstrip("/")), POOLS)
         airflow.start([*ingest_dags(), "build_audiences", *sync_dags()], ingest_dags())
         is_good, seconds = _watch(airflow)
+        if "build_audiences" not in airflow.runs:
+            console.print("The line stopped before anything was built.")
+            _stay(airflow, wait)
+            return 1
         result = {
             **_results(dataset, sandbox, before),
             "is_good": is_good,
@@ -63,13 +67,18 @@ def run(*, people: int, data: Path | None, wait: bool, home: Path) -> int:
         (home.parent / "demo.json").write_text(json.dumps(result, indent=2, default=str) + "\n")
         _show(result)
         console.print(f"Numbers        {home.parent / 'demo.json'}")
-        if wait:
-            console.print("\nIt stays up until Ctrl-C.")
-            try:
-                airflow.process.wait()
-            except KeyboardInterrupt:
-                console.print("Stopping ...")
+        _stay(airflow, wait)
     return 0 if is_good else 1
+
+
+def _stay(airflow: Airflow, wait: bool) -> None:
+    """Stay up until Ctrl-C, where that is wanted."""
+    if wait:
+        console.print(f"\n{airflow.url} and the sandbox stay up until Ctrl-C.")
+        try:
+            airflow.process.wait()
+        except KeyboardInterrupt:
+            console.print("Stopping ...")
 
 
 @contextmanager
@@ -151,9 +160,9 @@ def _watch(airflow: Airflow) -> tuple[bool, float]:
             if dag_run["state"] in {"success", "failed"}:
                 ended[dag_id] = dag_run
                 waiting.remove(dag_id)
-                for task in tasks:
-                    if task["state"] == "failed":
-                        console.print(f"  [red]failed[/red] {dag_id}.{task['task_id']}: its log is in the Airflow page")
+                for task in (task for task in tasks if task["state"] == "failed"):
+                    name = f"{dag_id}.{task['task_id']}"
+                    console.print(f"  {name} failed: {airflow.why(dag_id, task)}", style="red", markup=False)
         time.sleep(1)
     for dag_id in waiting:
         console.print(f"  [red]{dag_id} did not end within {LINE_TIMEOUT:.0f} s[/red]")
@@ -267,7 +276,7 @@ def _show(result: Mapping[str, Any]) -> None:
     for row in result["audiences"]:
         cells = (row.get(name) for name in _COLUMNS)
         table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell or 0) for cell in cells))
-    Console(highlight=False, width=None if console.is_terminal else 190).print(table)
+    Console(highlight=False, width=console.width if console.is_terminal else 200).print(table)
     rejected = sum(row["row_count"] for row in result["rejected_rows"])
     console.print(f"Rows set aside with a reason (staging.rejected_rows): {rejected:,}")
     differing = [row for row in result["lists"] if row["only_in_list"] or row["only_in_warehouse"]]

@@ -523,7 +523,8 @@ def _write_files(shop: Shop, everybody: Sequence[Person], out: Path) -> dict[str
             ended = started + (shop.as_of - started) * rng.uniform(0.2, 1.02) if over else None
             asked = ended - timedelta(days=rng.uniform(0, 20)) if ended and status == "cancelled" else None
             updated = min(ended or shop.as_of, shop.as_of) - timedelta(minutes=5)
-            row: list[Any] = [f"sub-{person.number}", person.email, rng.choice(["Wood Club", "Candle Club"]), status, "USD"]
+            plan = rng.choice(["Wood Club", "Candle Club"])
+            row: list[Any] = [f"sub-{person.number}", person.email, plan, status, "USD"]
             row += [rng.choice(["19.00", "29.00"]), _iso(started), _iso(ended), _iso(asked), _iso(updated)]
             plans.append(row)
         if person.is_known and rng.random() < 0.06:

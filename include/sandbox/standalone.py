@@ -122,6 +122,14 @@ class Airflow:
         query = f"/dags/{dag_id}/dagRuns/{self.runs[dag_id]}/taskInstances?limit=500"
         return list(self.call("GET", query)["task_instances"])
 
+    def why(self, dag_id: str, task: Mapping[str, Any]) -> str:
+        """The sentence a failed task ended with, from its log."""
+        path = f"/dags/{dag_id}/dagRuns/{self.runs[dag_id]}/taskInstances/{task['task_id']}/logs/{task['try_number']}"
+        for line in reversed(self.call("GET", path, headers={"Accept": "application/json"})["content"]):
+            if line.get("error_detail"):
+                return str(line["error_detail"][-1]["exc_value"])
+        return "its log says more"
+
 
 def environment(home: Path, port: int, extra: Mapping[str, str]) -> dict[str, str]:
     """The environment of an Airflow that reads this checkout; nothing of the caller's own Airflow leaks in."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import time
 from datetime import datetime
 
 from include.errors import ConfigurationError
 from include.warehouse.engine import Warehouse, get_warehouse
-
-log = logging.getLogger(__name__)
 
 QUICK_POLLS = (1.0, 2.0, 4.0)  # seconds to wait between the first questions after an asynchronous request
 
@@ -34,6 +32,21 @@ def read_tool_opt_outs(audience: str, destination: str) -> int:
     from include.sync.opt_outs import read_opt_outs
 
     return read_opt_outs(get_warehouse(), audience, destination)
+
+
+def read_all_opt_outs(destination: str) -> int:
+    """Read who said no at every list of one tool that an audience uses; returns how many answers are new."""
+    from include.audiences.load import load_audiences
+    from include.sync.opt_outs import read_opt_outs
+
+    lists = {
+        json.dumps(target.options, sort_keys=True, default=str): name
+        for name, audience in load_audiences().audiences.items()
+        for target in audience.destinations
+        if target.to == destination
+    }
+    warehouse = get_warehouse()
+    return sum(read_opt_outs(warehouse, name, destination) for name in lists.values())
 
 
 def plan_next(audience: str, destination: str, run_id: str) -> str:

@@ -8,8 +8,10 @@ file and line. A DAG file calls this when it is parsed, so it is kept quick and 
 from __future__ import annotations
 
 import difflib
+import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,7 +23,9 @@ from include.settings import get_settings
 from include.warehouse.render import parse, render
 from include.warehouse.tables import metadata
 
-__all__ = ["Model", "build_order", "load_models", "read_model", "render"]
+__all__ = ["Model", "build_order", "check_model", "load_models", "read_model", "render"]
+
+log = logging.getLogger(__name__)
 
 FOLDERS = ("staging", "core", "segments", "reports", "sync")
 _SCHEMAS = ("raw", *FOLDERS)
@@ -63,21 +67,47 @@ _by_file: dict[tuple[Path, int, int], tuple[Model, list[tuple[str, int]]]] = {}
 
 
 def load_models(sql_dir: Path | None = None) -> dict[str, Model]:
-    """All models by name, in the order of the folders."""
+    """All models by name, in the order of the folders.
+
+    A segment that cannot be read is logged and left out: it stops its own audience (whose file then names the mistake),
+    never the others. Any other file that cannot be read is a ConfigurationError.
+    """
     root = sql_dir or get_settings().sql_dir
     found: dict[str, tuple[Model, list[tuple[str, int]]]] = {}
     for folder in FOLDERS:
         for path in sorted((root / folder).glob("*.sql")):
-            model, reads = _read_once(path, folder)
-            found[model.name] = (model, reads)
-    for model, reads in found.values():
-        _check_reads(model, reads, found.keys())
-    return {name: model for name, (model, _) in found.items()}
+            with _own_trouble(folder):
+                model, reads = _read_once(path, folder)
+                found[model.name] = (model, reads)
+    models = {}
+    for name, (model, reads) in found.items():
+        with _own_trouble(model.schema):
+            _check_reads(model, reads, found.keys())
+            models[name] = model
+    return models
+
+
+@contextmanager
+def _own_trouble(folder: str) -> Iterator[None]:
+    """Let only the mistakes pass that concern everybody."""
+    try:
+        yield
+    except ConfigurationError as error:
+        if folder != "segments":
+            raise
+        log.error("left out: %s", error)
 
 
 def read_model(path: Path) -> Model:
     """One file by itself, without a look at whether the tables it reads exist."""
     return _read_once(path, path.parent.name)[0]
+
+
+def check_model(path: Path) -> Model:
+    """One file among the others of its folder tree; ConfigurationError with file and line when it cannot be built."""
+    model, reads = _read_once(path, path.parent.name)
+    _check_reads(model, reads, load_models(path.parent.parent))
+    return model
 
 
 def _read_once(path: Path, folder: str) -> tuple[Model, list[tuple[str, int]]]:

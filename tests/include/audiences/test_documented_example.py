@@ -24,6 +24,8 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "sql" / "segments").mkdir(parents=True)
+    (tmp_path / "sql" / "core").symlink_to(ROOT / "sql" / "core")
+    (tmp_path / "sql" / "staging").symlink_to(ROOT / "sql" / "staging")
     (tmp_path / "sql" / "segments" / "quiet_regulars.sql").write_text(blocks("sql")[0])
     (tmp_path / "quiet_regulars.yaml").write_text(blocks("yaml")[0])
     monkeypatch.setenv("REKINDLE_SQL_DIR", str(tmp_path / "sql"))

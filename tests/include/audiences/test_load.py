@@ -47,6 +47,8 @@ def folder(tmp_path: Path) -> Path:
 def own_sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A sql/ folder of the test's own."""
     (tmp_path / "sql" / "segments").mkdir(parents=True)
+    (tmp_path / "sql" / "core").symlink_to(ROOT / "sql" / "core")
+    (tmp_path / "sql" / "staging").symlink_to(ROOT / "sql" / "staging")
     monkeypatch.setenv("REKINDLE_SQL_DIR", str(tmp_path / "sql"))
     get_settings.cache_clear()
     yield tmp_path / "sql" / "segments"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from include.errors import ConfigurationError
-from include.warehouse.models import build_order, load_models
+from include.warehouse.models import build_order, check_model, load_models
 
 Write = Callable[[str, str], None]
 
@@ -86,7 +86,7 @@ def test_data_moves_left_to_right(write: Write, tmp_path: Path, name: str, reads
     write("staging.y", "select 1 as a")
     write(name, f"select a\nfrom\n    {reads}")
     with pytest.raises(ConfigurationError, match=rf"{name.replace('.', '/')}\.sql:3: .*{reads}.* left to right"):
-        load_models(tmp_path)
+        check_model(tmp_path / f"{name.replace('.', '/')}.sql")
 
 
 def test_reports_and_sync_views_read_anything(write: Write, tmp_path: Path) -> None:
@@ -102,13 +102,22 @@ def test_a_misspelt_table_is_an_error_with_the_right_name(write: Write, tmp_path
     with pytest.raises(
         ConfigurationError, match=r"segments/x\.sql:2: there is no table core\.profile; did you mean core\.profiles"
     ):
-        load_models(tmp_path)
+        check_model(tmp_path / "segments" / "x.sql")
 
 
 def test_a_misspelt_schema_is_an_error_with_the_right_name(write: Write, tmp_path: Path) -> None:
     write("segments.x", "select a from cor.profiles")
     with pytest.raises(ConfigurationError, match="there is no schema 'cor'; did you mean core"):
-        load_models(tmp_path)
+        check_model(tmp_path / "segments" / "x.sql")
+
+
+@pytest.mark.parametrize("sql", ["select a from core.profile", "selec a", "select a from staging.a"])
+def test_a_broken_segment_leaves_the_other_models_alone(write: Write, tmp_path: Path, sql: str) -> None:
+    write("staging.a", "select 1 as a")
+    write("core.profiles", "select a from staging.a")
+    write("segments.good", "select a from core.profiles")
+    write("segments.bad", sql)
+    assert set(load_models(tmp_path)) == {"staging.a", "core.profiles", "segments.good"}
 
 
 def test_a_segment_may_read_a_table_somebody_else_builds(write: Write, tmp_path: Path) -> None:
