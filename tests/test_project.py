@@ -17,7 +17,8 @@ def _compose() -> dict:
 def test_the_image_and_the_lock_name_the_same_airflow() -> None:
     image = re.search(r"apache/airflow:([\d.]+)-", (ROOT / "Dockerfile").read_text())
     locked = re.search(r"^apache-airflow==([\d.]+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
-    assert image and locked
+    assert image
+    assert locked
     assert image[1] == locked[1]
 
 

@@ -41,7 +41,7 @@ def _demo(home: Path) -> dict[str, Any]:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """A first demo in an empty folder, and a second one on the same data."""
     home = tmp_path_factory.mktemp("line") / "demo"
-    yield _demo(home), _demo(home)
+    return _demo(home), _demo(home)
 
 
 def test_every_target_delivers_what_it_planned(runs: tuple[dict[str, Any], dict[str, Any]]) -> None:

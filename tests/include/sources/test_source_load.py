@@ -109,7 +109,7 @@ def test_a_killed_process_leaves_no_gap(warehouse: Warehouse, tmp_path: Path) ->
     script = f"""
 import os
 from dlt.load.load import Load
-from tests.include.sources.test_load import numbers
+from tests.include.sources.test_source_load import numbers
 from include.sources.load import run_source
 from include.warehouse.engine import Warehouse
 whole = Load.complete_package
@@ -156,7 +156,7 @@ def test_a_library_s_error_tells_the_place_and_no_row(warehouse: Warehouse, monk
     monkeypatch.setattr(Numbers, "during", stumble)
     with pytest.raises(TransientError) as caught:
         run_source(numbers(), warehouse)
-    assert "RuntimeError at test_load.py" in str(caught.value)
+    assert "RuntimeError at test_source_load.py" in str(caught.value)
     for secret in ("Ana", "ana@", "4917", "her whole row"):
         assert secret not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -166,7 +166,7 @@ def test_a_library_s_error_tells_the_place_and_no_row(warehouse: Warehouse, monk
 def test_dlt_asks_neither_airflow_nor_its_makers(warehouse: Warehouse) -> None:
     script = f"""
 import json, sys
-from tests.include.sources.test_load import numbers
+from tests.include.sources.test_source_load import numbers
 from include.sources.load import run_source
 from include.warehouse.engine import Warehouse
 run_source(numbers(), Warehouse({warehouse.url!r}))
