@@ -22,9 +22,9 @@ $(STAMP): requirements.txt
 	@echo "Installing the locked packages into $(VENV) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 		echo "$(PYTHON) cannot create a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 2; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv && \
-		$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt || { \
-		echo "The packages could not be installed: the package index does not answer (no network?)." >&2; exit 2; }
+	@{ $(BIN)/python -m pip install --disable-pip-version-check uv && \
+		$(BIN)/uv pip install --python $(BIN)/python -r requirements.txt; } > $(VENV)/install.log 2>&1 || { \
+		echo "The packages could not be installed (no network?): $(VENV)/install.log says why." >&2; exit 2; }
 	@touch $@
 
 demo: $(STAMP) ## the whole line in a real Airflow (PEOPLE=20000, DATA=dir of real data, WAIT=0 to end by itself)
