@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PEOPLE ?= 20000
 WAIT ?= 1
 
-# Airflow imports thousands of modules in every task process: let Python keep what it compiled.
+# Every Airflow task is a process that imports thousands of modules: they are compiled once, when they are installed.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
@@ -23,7 +23,7 @@ $(STAMP): requirements.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 		echo "$(PYTHON) cannot create a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 2; }
 	@{ $(BIN)/python -m pip install --disable-pip-version-check uv && \
-		$(BIN)/uv pip install --python $(BIN)/python -r requirements.txt; } > $(VENV)/install.log 2>&1 || { \
+		$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements.txt; } > $(VENV)/install.log 2>&1 || { \
 		echo "The packages could not be installed (no network?): $(VENV)/install.log says why." >&2; exit 2; }
 	@touch $@
 
