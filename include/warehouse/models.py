@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Literal
 
 from sqlglot import Dialect, exp
-from sqlglot.tokens import TokenType
 
 from include.errors import ConfigurationError
 from include.settings import get_settings
@@ -187,7 +186,7 @@ def _tables_named(sql: str) -> list[tuple[str, int]]:
     tokens = Dialect.get_or_raise("duckdb").tokenize(sql)
     reads: dict[str, int] = {}
     for schema, dot, table in zip(tokens, tokens[1:], tokens[2:], strict=False):
-        if dot.token_type == TokenType.DOT and schema.text.lower() in _SCHEMAS:
+        if dot.text == "." and schema.text.lower() in _SCHEMAS:
             reads.setdefault(f"{schema.text}.{table.text}".lower(), table.line)
     return list(reads.items())
 
