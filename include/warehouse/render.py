@@ -2,7 +2,8 @@
 
 A model is written in DuckDB's dialect with placeholders (`:as_of`, a setting, an audience's parameter). They become
 typed literals in the syntax tree, never pasted text, so that the finished statement can be read, logged and explained.
-House functions (`stage_of`, those of `house.py`, and the hashes of `include/identity/sql.py`) are written out in the same pass.
+House functions (`stage_of`, those of `house.py`, and the hashes of `include/identity/sql.py`) are written out in the
+same pass.
 """
 
 from __future__ import annotations

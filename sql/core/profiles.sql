@@ -1,10 +1,9 @@
 -- A row is a profile: one person or one anonymous visitor.
 -- Key: profile_id.
--- Inputs: core.identifiers, core.record_profiles, core.events, core.sessions,
--- staging.contacts.
+-- Inputs: core.identifiers, core.record_profiles, core.events, core.sessions, staging.contacts.
 -- Rules: each piece of contact data is the one of the newest CRM contact that has it; without one, the e-mail or phone
--- seen last. A quarantined e-mail or phone is nobody's (3). Bots: one visit of a bot is
--- enough (core.sessions). Staff: traffic marked internal, or an e-mail at a company domain. Both as whole profiles (18).
+-- seen last. A quarantined e-mail or phone is nobody's (3). Bots: one visit of a bot is enough (core.sessions). Staff:
+-- traffic marked internal, or an e-mail at a company domain. Both as whole profiles (18).
 with identifiers as (
     select
         identifier_kind,

@@ -5,8 +5,8 @@
 --
 -- Rules a marketer asks about:
 --   * On a shared browser what was done with a login is hers and the rest the browser's own: two rows, one session_key.
---   * Engaged (rule 16): the source's own flag, or 10 s of engagement, or 2 page views, or a product view. Where a source
---     never sends engagement time, it is the time from the first to the last event.
+--   * Engaged (rule 16): the source's own flag, or 10 s of engagement, or 2 page views, or a product view. Where a
+--     source never sends engagement time, it is the time from the first to the last event.
 --   * is_bot (rule 18): a bot's agent name, or more page views within a minute than a person makes in a browser.
 --     core.profiles carries it over to the whole profile, and tells who is staff.
 with events as (

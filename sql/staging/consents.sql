@@ -1,5 +1,6 @@
 -- A row is one answer about consent at one time, as one source tells it.
--- Key: source, contact_id, email, channel, changed_at (a later answer is another row: core takes the latest before as_of).
+-- Key: source, contact_id, email, channel, changed_at (a later answer is another row: core takes the latest one before
+-- as_of).
 -- Inputs: raw.consents.
 -- Rules: an answer loaded twice counts once, the newest load wins; two answers of one moment: no is a no (19).
 with trimmed as (

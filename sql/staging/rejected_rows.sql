@@ -10,7 +10,12 @@ with contacts_checked as (
         'raw.contacts' as table_name,
         contact_id as location,
         case
-            when tidy(contact_id) is null and tidy(user_id) is null and tidy(phone) is null and not coalesce(is_email(lower(tidy(email))), false) then 'nothing identifies this contact'
+            when
+                tidy(contact_id) is null
+                and tidy(user_id) is null
+                and tidy(phone) is null
+                and not coalesce(is_email(lower(tidy(email))), false)
+                then 'nothing identifies this contact'
         end as reason,
         concat_ws(
             ', ',
@@ -33,7 +38,10 @@ contact_identifiers_checked as (
         case
             when tidy(contact_id) is null then 'no contact id'
             when tidy(value) is null then 'no value'
-            when coalesce(lower(tidy(kind)), '') not in ('email', 'phone', 'user_id', 'visitor_id', 'merged_contact_id') then 'unknown kind of identifier'
+            when
+                coalesce(lower(tidy(kind)), '')
+                not in ('email', 'phone', 'user_id', 'visitor_id', 'merged_contact_id')
+                then 'unknown kind of identifier'
             when lower(tidy(kind)) = 'email' and not is_email(lower(tidy(value))) then 'malformed e-mail'
         end as reason,
         concat_ws(
@@ -52,7 +60,9 @@ consents_checked as (
         'raw.consents' as table_name,
         coalesce(contact_id, 'no contact id') as location,
         case
-            when tidy(contact_id) is null and not coalesce(is_email(lower(tidy(email))), false) then 'nothing identifies this person'
+            when
+                tidy(contact_id) is null and not coalesce(is_email(lower(tidy(email))), false)
+                then 'nothing identifies this person'
             when coalesce(lower(tidy(channel)), '') not in ('email', 'ads') then 'unknown channel'
             when coalesce(lower(tidy(status)), '') not in ('granted', 'denied', 'unknown') then 'unknown status'
         end as reason,
@@ -74,7 +84,9 @@ suppressions_checked as (
         'raw.suppressions' as table_name,
         reason as location,
         case
-            when coalesce(lower(tidy(kind)), '') not in ('email', 'domain', 'phone', 'contact_id') then 'unknown kind of identifier'
+            when
+                coalesce(lower(tidy(kind)), '') not in ('email', 'domain', 'phone', 'contact_id')
+                then 'unknown kind of identifier'
             when tidy(value) is null then 'no value'
             when lower(tidy(kind)) = 'domain' and nullif(ltrim(lower(tidy(value)), '@.'), '') is null then 'no value'
             when lower(tidy(kind)) = 'email' and not is_email(lower(tidy(value))) then 'malformed e-mail'

@@ -7,9 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import sqlglot
 
 from include.errors import ConfigurationError
-from include.warehouse.render import render
+from include.warehouse.render import FUNCTIONS, render
 
 AS_OF = datetime(2026, 3, 10, 12)
 STAGES = {"reminder": timedelta(hours=1), "nudge": timedelta(hours=24), "offer": timedelta(hours=72)}
@@ -131,6 +132,58 @@ def test_a_house_function_takes_one_argument() -> None:
 def test_a_house_function_may_be_given_an_expression() -> None:
     sql = render("select email_md5(coalesce(null, 'Ana@Shop.example')) as h", "duckdb", {})
     assert rows_of(sql) == rows_of("select md5('ana@shop.example')")
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("ana", "ana"),
+        ("  a b\t", "a b"),
+        ("\r\n\u00a0Ana \n", "Ana"),
+        ("", None),
+        (" \t\r\n\u00a0", None),
+        (None, None),
+    ],
+)
+def test_tidy_takes_the_blanks_and_leaves_null_for_nothing(text: str | None, left: str | None) -> None:
+    assert value_of("tidy(:text)", text=text) == left
+
+
+@pytest.mark.parametrize(
+    ("text", "shaped"),
+    [
+        ("ana@shop.example", True),
+        ("o'brien+x@mail.shop.example", True),
+        ("zoë@müller.example", True),
+        ("ana@shop", False),
+        ("ana@", False),
+        ("@shop.example", False),
+        ("ana@@shop.example", False),
+        ("ana@shop..example", False),
+        ("ana@shop.e", False),
+        ("an a@shop.example", False),
+        ("ana@shop.example\nbo@shop.example", False),
+        ("ana@shop.example,bo@shop.example", False),
+        ("<ana@shop.example>", False),
+        ("", False),
+        (None, None),
+    ],
+)
+def test_is_email_asks_for_the_shape_of_one_address(text: str | None, shaped: bool | None) -> None:
+    assert value_of("is_email(:text)", text=text) is shaped
+
+
+def test_house_functions_may_be_nested_and_named_in_any_case() -> None:
+    assert value_of("IS_EMAIL(lower(Tidy(:a || :b)))", a=" ANA@", b="Shop.example\t") is True
+
+
+@pytest.mark.parametrize("dialect", ["postgres", "spark"])
+def test_every_house_function_has_words_in_other_engines(dialect: str) -> None:
+    calls = ", ".join(f"{name}(a.x)" for name in sorted(FUNCTIONS))
+    written = render(f"select {calls} from raw.q as a", dialect, {})
+    tree = sqlglot.parse_one(written, read=dialect)
+    assert not {str(call.this).lower() for call in tree.find_all(sqlglot.exp.Anonymous)} & set(FUNCTIONS)
+    assert "regexp_matches" not in written.lower()
 
 
 @pytest.mark.parametrize("sql", ["select 1; select 2", "delete from x", "", "select from where"])
