@@ -62,6 +62,8 @@ def in_words(error: BaseException) -> RekindleError | None:
     if name == "InsufficientPrivilege":
         said = getattr(getattr(cause, "diag", None), "message_primary", None)
         return ConfigurationError(f"the warehouse's login may not do that: {said}; it must own the schemas it writes")
+    if name == "AmbiguousParameter":
+        return ConfigurationError("PostgreSQL cannot tell the type of a value in this SQL; write `cast(:name as text)`")
     if isinstance(error, sqlalchemy.exc.OperationalError):
         refused = _NOT_LET_IN.search(str(cause))
         if refused:
