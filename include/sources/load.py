@@ -113,6 +113,8 @@ def _dlt_source(source: Source) -> Any:
     """The dlt source: one resource that sends each batch to its raw table, untouched."""
     import dlt
 
+    from include.warehouse.engine import without_zeros
+
     run = source.run
 
     def rows() -> Iterator[Any]:
@@ -120,6 +122,7 @@ def _dlt_source(source: Source) -> Any:
             if batch.num_rows == 0:
                 continue
             run.rows[table] += batch.num_rows
+            batch = without_zeros(batch)
             run.advance("read", sum(run.rows.values()))
             yield dlt.mark.with_table_name(batch, table)
 

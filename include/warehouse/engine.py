@@ -394,8 +394,12 @@ class Warehouse:
                 return dlt.destinations.duckdb(str(self._file))
             return dlt.destinations.duckdb(self._anchor.driver_connection.execute("select 1").cursor())
         if self.dialect == "postgres":
+            if not self._parsed.host or not self._parsed.username:
+                raise ConfigurationError("connection warehouse: loading needs the server's host and the login")
+            # dlt takes no password for a missing one; an empty one leaves it to the server's own rules.
+            url = self._parsed.set(drivername="postgresql", password=str(self._parsed.password or ""))
             return dlt.destinations.postgres(
-                self._parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+                url.render_as_string(hide_password=False), preferred_loader_file_format="csv"
             )
         raise ConfigurationError(f"loading into {self.dialect} is not supported; use DuckDB or PostgreSQL")
 
