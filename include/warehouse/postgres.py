@@ -1,4 +1,4 @@
-"""What PostgreSQL needs and DuckDB does not: settings of a session, COPY, and a change-over that keeps views and grants.
+"""What PostgreSQL needs and DuckDB does not: session settings, COPY, and a change-over that keeps views and grants.
 
 Used by the engine and the builder only.
 """
@@ -62,7 +62,7 @@ def in_words(error: BaseException) -> RekindleError | None:
     if name == "InsufficientPrivilege":
         said = getattr(getattr(cause, "diag", None), "message_primary", None)
         return ConfigurationError(f"the warehouse's login may not do that: {said}; it must own the schemas it writes")
-    if name == "AmbiguousParameter":
+    if name in ("AmbiguousParameter", "IndeterminateDatatype"):
         return ConfigurationError("PostgreSQL cannot tell the type of a value in this SQL; write `cast(:name as text)`")
     if isinstance(error, sqlalchemy.exc.OperationalError):
         refused = _NOT_LET_IN.search(str(cause))
@@ -80,9 +80,10 @@ def one_at_a_time(session: sqlalchemy.Connection, what: str = "the shape of the 
 
 def check_database(session: sqlalchemy.Connection) -> None:
     """ConfigurationError where e-mail addresses would be compared wrongly: not UTF-8, or blind to letters like É."""
-    is_fit = session.exec_driver_sql(
-        "select current_setting('server_encoding') = 'UTF8' and lower(U&'\\00C9') = U&'\\00E9'"
-    ).scalar_one()
+    is_fit = (
+        session.exec_driver_sql("show server_encoding").scalar_one() == "UTF8"
+        and session.exec_driver_sql("select lower('É') = 'é'").scalar_one()
+    )
     if not is_fit:
         raise ConfigurationError(
             "the warehouse's database must be UTF8 and know small letters of every script; "

@@ -43,7 +43,9 @@ def test_files_land_once_with_their_types(exports: Path, warehouse: Warehouse, r
     assert orders[0]["phone"] == "+442079460018"
     assert orders[0]["ordered_at"] == datetime(2026, 7, 1, 9, 5)
     assert orders[-1]["ordered_at"] == datetime(2026, 7, 2, 8)
-    skus = warehouse.read("select sku, quantity, price from raw.order_items where order_id in ('R1', 'R3') order by order_id")
+    skus = warehouse.read(
+        "select sku, quantity, price from raw.order_items where order_id in ('R1', 'R3') order by order_id"
+    )
     assert skus == [
         {"sku": 'Zoë "Z" \\N\tO\'Neill, \u200b用户', "quantity": 2, "price": 1.5},
         {"sku": "ab", "quantity": 1, "price": 3.0},
