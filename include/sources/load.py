@@ -86,6 +86,7 @@ def _run_locked(source: Source, warehouse: Warehouse, folder: Path) -> dict[str,
             run.say("loading %s rows", sum(counts.values()))
             with warehouse.exclusive():
                 pipeline.load(raise_on_failed_jobs=True)
+            warehouse.analyze(*(f"raw.{table}" for table in run.rows))
     except PipelineStepFailed as error:
         log.debug("source %s failed", run.name, exc_info=True)
         # Not chained: the texts below may quote a row.

@@ -89,7 +89,7 @@ class Warehouse:
         if self.dialect == "postgres":
             # One driver, however the URL is written; prepared plans would outlive the tables that builds replace.
             parsed = parsed.set(drivername="postgresql+psycopg")
-            options["connect_args"] = {"prepare_threshold": None}
+            options["connect_args"] = {"prepare_threshold": None, "client_encoding": "utf8"}
         self._parsed = parsed
         self._engine = sqlalchemy.create_engine(parsed, **options)
         if self.dialect == "postgres":
@@ -344,6 +344,8 @@ class Warehouse:
                         kind = compiler.process(column.type)
                         session.execute(sqlalchemy.text(f"alter table {name} add column {column.name} {kind}"))
                         log.info("added column %s.%s", name, column.name)
+            if self.dialect == "postgres":
+                postgres.create_indexes(session)
 
     @staticmethod
     def _has_schemas(session: sqlalchemy.Connection) -> bool:
@@ -380,10 +382,13 @@ class Warehouse:
         words = {column: str(kind).lower() for column, kind in rows}
         return {column: _TYPE_WORDS.get(word, word) for column, word in words.items()} or None
 
-    def analyze(self, table: str, *, connection: sqlalchemy.Connection) -> None:
-        """Let the engine look at a table that was just filled, where it does not do that by itself."""
-        if self.dialect == "postgres":
-            connection.exec_driver_sql(f"analyze {table}")
+    def analyze(self, *tables: str, connection: sqlalchemy.Connection | None = None) -> None:
+        """Let the engine look at tables that were just filled, where it would plan badly until it has."""
+        if self.dialect != "postgres":
+            return
+        with self._joined(connection) as session:
+            for table in tables:
+                session.exec_driver_sql(f"analyze {table}")
 
     def dlt_destination(self) -> Any:
         """The same database as dlt wants to see it; run its load step inside `exclusive()`."""

@@ -21,16 +21,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CREATE_DATABASE = (
-    "create database warehouse template template0 encoding 'UTF8' "
-    "locale_provider builtin builtin_locale 'C.UTF-8' locale 'C'"
-)
+# Compares and sorts by code point and knows the small letters of every script; PostgreSQL 17 and newer.
+DATABASE_KIND = "template template0 encoding 'UTF8' locale_provider builtin builtin_locale 'C.UTF-8' locale 'C'"
 
 # Extras of an Airflow connection that go to the server's driver as they are.
 URL_EXTRAS = (
     "sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "application_name", "options",
     "target_session_attrs",
 )  # fmt: skip
+
+_INDEXES = {
+    "sync.plan_rows": "plan_id, row_number",
+    "sync.exclusions": "plan_id",
+    "sync.ledger": "plan_id, member_key",
+}
 
 # Just-in-time compilation costs seconds on statements of this size and gains nothing.
 _SESSION = "set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set jit = off"
@@ -73,6 +77,60 @@ def in_words(error: BaseException) -> RekindleError | None:
     return None
 
 
+def create_database(admin_url: str, url: str) -> list[str]:
+    """Make the login and the database of a warehouse where they are missing; returns what was made.
+
+    `admin_url` is the server with a login that may do so, `url` the warehouse to come.
+    """
+    wanted = sqlalchemy.make_url(url)
+    engine = sqlalchemy.create_engine(
+        sqlalchemy.make_url(admin_url).set(drivername="postgresql+psycopg"),
+        isolation_level="AUTOCOMMIT",
+        hide_parameters=True,
+    )
+    made = []
+    try:
+        with engine.connect() as connection:
+            quote = engine.dialect.identifier_preparer.quote_identifier
+            asked = {"login": wanted.username, "password": str(wanted.password or ""), "name": wanted.database}
+            if not connection.execute(sqlalchemy.text("select 1 from pg_roles where rolname = :login"), asked).scalar():
+                # A password cannot be bound here; the server itself quotes it.
+                statement = connection.execute(
+                    sqlalchemy.text(
+                        "select format('create role %I login password %L', cast(:login as text), cast(:password as text))"
+                    ),
+                    asked,
+                ).scalar_one()
+                with _without_statement():
+                    connection.exec_driver_sql(statement.replace("%", "%%"))
+                made.append(f"login {wanted.username}")
+            if not connection.execute(
+                sqlalchemy.text("select 1 from pg_database where datname = :name"), asked
+            ).scalar():
+                owner = quote(str(wanted.username))
+                connection.exec_driver_sql(f"grant {owner} to current_user")
+                connection.exec_driver_sql(
+                    f"create database {quote(str(wanted.database))} owner {owner} {DATABASE_KIND}"
+                )
+                made.append(f"database {wanted.database}")
+    except sqlalchemy.exc.DBAPIError as error:
+        raise in_words(error) or error from error
+    finally:
+        engine.dispose()
+    return made
+
+
+@contextmanager
+def _without_statement() -> Iterator[None]:
+    """The statement holds a password: an error may not quote it."""
+    try:
+        yield
+    except sqlalchemy.exc.DBAPIError as error:
+        raise ConfigurationError(
+            f"the login of the warehouse could not be made ({type(error.orig).__name__})"
+        ) from None
+
+
 def one_at_a_time(session: sqlalchemy.Connection, what: str = "the shape of the warehouse") -> None:
     """Wait until no other session works on the same thing, and keep the others waiting until this transaction ends."""
     session.exec_driver_sql("select pg_advisory_xact_lock(hashtext('rekindle'), hashtext(%(what)s))", {"what": what})
@@ -87,8 +145,15 @@ def check_database(session: sqlalchemy.Connection) -> None:
     if not is_fit:
         raise ConfigurationError(
             "the warehouse's database must be UTF8 and know small letters of every script; "
-            f"make one with: {CREATE_DATABASE}"
+            f"make one with: create database warehouse {DATABASE_KIND}"
         )
+
+
+def create_indexes(session: sqlalchemy.Connection) -> None:
+    """For what is looked up by plan, page by page; everything else is read whole."""
+    for table, columns in _INDEXES.items():
+        name = table.split(".")[1]
+        session.exec_driver_sql(f"create index if not exists {name}_by_plan on {table} ({columns})")
 
 
 def copy_in(session: sqlalchemy.Connection, table: str, rows: pa.Table) -> None:

@@ -200,7 +200,7 @@ def build(warehouse: Warehouse, people: dict[str, History]) -> dict[str, tuple[A
         for schema in ("core", "staging"):
             session.exec_driver_sql(f"create schema if not exists {schema}")
         for table, columns in GIVEN.items():
-            session.exec_driver_sql(f"create table {table} ({columns})")
+            warehouse.execute(f"create table {table} ({columns})", connection=session)
             warehouse.insert(table, rows.get(table, []), connection=session)
         for name in MODELS:
             run_model(warehouse, session, read_model(ROOT / "sql" / "core" / f"{name}.sql"), params)

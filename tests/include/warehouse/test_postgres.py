@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -332,3 +333,31 @@ def test_an_answer_does_not_stay_in_memory(warehouse: Warehouse) -> None:
     assert [row["i"] for row in next(parts)] == list(range(1000))
     parts.close()
     assert warehouse.scalar("select 1") == 1
+
+
+def test_login_and_database_are_made_once(postgres_server: PostgresServer, capsys: pytest.CaptureFixture[str]) -> None:
+    from include.warehouse.__main__ import create_database
+
+    name = f"made_{uuid.uuid4().hex[:8]}"
+    url = postgres_server.url.set(username=name, password="it's 100% /@:", database=name)
+    admin = postgres_server.url.render_as_string(hide_password=False)
+    for _ in range(2):
+        create_database(admin, url.render_as_string(hide_password=False))
+    warehouse = Warehouse(url.render_as_string(hide_password=False))
+    warehouse.ensure_tables()
+    assert warehouse.scalar("select current_user") == name
+    warehouse.close()
+    postgres_server.drop(name)
+    postgres_server._run(f"drop role {name}")
+    assert capsys.readouterr().err.split("\n")[:2] == [
+        f"made login {name} and database {name}",
+        "login and database are there",
+    ]
+
+
+def test_a_warehouse_on_another_server_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    from include.warehouse.__main__ import create_database
+
+    for url in ("duckdb://", "postgresql://a:b@elsewhere.invalid/shop"):
+        create_database("postgresql://admin@127.0.0.1:1/postgres", url)
+    assert capsys.readouterr().err.count("nothing to make") == 2
