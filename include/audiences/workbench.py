@@ -47,6 +47,7 @@ class Workbench:
         self.give("sync.sends", _file("sends.sql"))
 
     def __enter__(self) -> Workbench:
+        self.warehouse.expect_whole_tables(self.session)
         return self
 
     def __exit__(

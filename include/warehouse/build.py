@@ -26,7 +26,8 @@ from include.warehouse.render import render
 log = logging.getLogger(__name__)
 
 _TABLE = re.compile(r"[a-z][a-z0-9_]*")
-_OUR_FAULT = {"BinderException", "CatalogException", "ParserException", "UndefinedTable", "UndefinedColumn"}
+_OUR_FAULT = {"BinderException", "CatalogException", "ParserException"}
+_NOT_ALLOWED = "InsufficientPrivilege"
 _DATA_FAULT = {"ConversionException", "OutOfRangeException", "InvalidInputException"}
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
@@ -111,8 +112,10 @@ def _naming(model: Model) -> Iterator[None]:
     try:
         yield
     except sqlalchemy.exc.DBAPIError as error:
-        said = str(error.orig)
-        if type(error.orig).__name__ in _OUR_FAULT:
+        # PostgreSQL adds a piece of the statement; what it says itself is enough.
+        said = str(getattr(getattr(error.orig, "diag", None), "message_primary", None) or error.orig)
+        kind = type(error.orig).__name__
+        if kind in _OUR_FAULT or (isinstance(error, sqlalchemy.exc.ProgrammingError) and kind != _NOT_ALLOWED):
             raise ConfigurationError(f"{model.where}: {said}") from error
         if isinstance(error, sqlalchemy.exc.DataError) or type(error.orig).__name__ in _DATA_FAULT:
             raise ConfigurationError(f"{model.where}: {_QUOTED.sub('...', said.splitlines()[0])}") from None
@@ -128,6 +131,7 @@ def _replace_table(warehouse: Warehouse, session: sqlalchemy.Connection, target:
         postgres.one_at_a_time(session, target)
     _run(session, f"create schema if not exists {schema}")
     _run(session, f"drop table if exists {fresh}")
+    warehouse.expect_whole_tables(session)
     _run(session, f"create table {fresh} as {query}")
     if model.schema == "segments":
         _check_segment(warehouse, session, fresh, model)
