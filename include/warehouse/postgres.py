@@ -97,7 +97,8 @@ def create_database(admin_url: str, url: str) -> list[str]:
                 # A password cannot be bound here; the server itself quotes it.
                 statement = connection.execute(
                     sqlalchemy.text(
-                        "select format('create role %I login password %L', cast(:login as text), cast(:password as text))"
+                        "select format('create role %I login password %L', cast(:login as text), "
+                        "cast(:password as text))"
                     ),
                     asked,
                 ).scalar_one()

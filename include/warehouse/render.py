@@ -2,7 +2,8 @@
 
 A model is written in DuckDB's dialect with placeholders (`:as_of`, a setting, an audience's parameter). They become
 typed literals in the syntax tree, never pasted text, so that the finished statement can be read, logged and explained.
-House functions (`stage_of`, and the hashes of `include/identity/sql.py`) are written out in the same pass.
+House functions (`stage_of`, those of `house.py`, the hashes of `include/identity/sql.py`) are written out in the same
+pass.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from sqlglot import exp
 from include.errors import ConfigurationError
 from include.identity.sql import SQL_FUNCTIONS
 from include.warehouse.dialects import to_sql
+from include.warehouse.house import STAGING_FUNCTIONS
+
+FUNCTIONS = {**SQL_FUNCTIONS, **STAGING_FUNCTIONS}
 
 _REMEMBERED = 2048
 _rendered: dict[tuple[str, ...], str] = {}
@@ -63,14 +67,14 @@ def render_tree(
 ) -> exp.Expr:
     """A filled copy of a parsed statement."""
     filled = tree.copy()
-    for call in list(filled.find_all(exp.Anonymous)):
+    for call in reversed(list(filled.find_all(exp.Anonymous))):  # the inner ones first
         name = str(call.this).lower()
-        if name != "stage_of" and name not in SQL_FUNCTIONS:
+        if name != "stage_of" and name not in FUNCTIONS:
             continue
         if len(call.expressions) != 1:
             raise ConfigurationError(f"{where}: {name}() takes one argument, here it has {len(call.expressions)}")
         argument = call.expressions[0]
-        call.replace(_stage_case(argument, stages or {}) if name == "stage_of" else SQL_FUNCTIONS[name](argument))
+        call.replace(_stage_case(argument, stages or {}) if name == "stage_of" else FUNCTIONS[name](argument))
     for node in list(filled.find_all(exp.Placeholder)):
         name = str(node.this)
         if name not in params:

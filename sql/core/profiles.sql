@@ -1,10 +1,10 @@
 -- A row is a profile: one person or one anonymous visitor.
 -- Key: profile_id.
--- Inputs: core.identifiers, core.record_profiles, core.events, staging.contacts.
+-- Inputs: core.identifiers, core.record_profiles, core.events, core.sessions,
+-- staging.contacts.
 -- Rules: each piece of contact data is the one of the newest CRM contact that has it; without one, the e-mail or phone
--- seen last. A quarantined e-mail or phone is nobody's (3). Bots: an agent name that says so, or
--- :bot_page_views_per_minute page views of one browser within a minute. Staff: traffic marked internal, or an e-mail at a
--- company domain. Both as whole profiles (18).
+-- seen last. A quarantined e-mail or phone is nobody's (3). Bots: one visit of a bot is
+-- enough (core.sessions). Staff: traffic marked internal, or an e-mail at a company domain. Both as whole profiles (18).
 with identifiers as (
     select
         identifier_kind,
@@ -163,72 +163,17 @@ seen as (
 marked_events as (
     select
         profile_id,
-        max(case when traffic_type = 'internal' then 1 else 0 end) = 1 as is_internal,
-        max(
-            case
-                when
-                    lower(browser) like '%bot%'
-                    or lower(browser) like '%crawl%'
-                    or lower(browser) like '%spider%'
-                    or lower(browser) like '%headless%'
-                    or lower(browser) like '%phantomjs%'
-                    or lower(browser) like '%selenium%'
-                    or lower(browser) like '%puppeteer%'
-                    or lower(browser) like '%playwright%'
-                    or lower(browser) like '%lighthouse%'
-                    or lower(browser) like 'curl%'
-                    or lower(browser) like 'wget%'
-                    or lower(browser) like 'python%'
-                    or lower(browser) like '%slurp%'
-                    or lower(browser) like '%facebookexternalhit%'
-                    then 1
-                else 0
-            end
-        ) = 1 as has_bot_name
+        max(case when traffic_type = 'internal' then 1 else 0 end) = 1 as is_internal
     from core.events
     group by profile_id
 ),
 
--- Few browsers have enough page views to be looked at one by one.
-busy_browsers as (
+bots as (
     select
         profile_id,
-        visitor_id
-    from core.events
-    where event_name = 'page_view'
-    group by profile_id, visitor_id
-    having count(*) >= :bot_page_views_per_minute
-),
-
-page_views as (
-    select
-        events.profile_id,
-        events.visitor_id,
-        events.event_key,
-        events.occurred_at
-    from core.events as events
-    inner join busy_browsers
-        on
-            events.profile_id = busy_browsers.profile_id
-            and events.visitor_id = busy_browsers.visitor_id
-    where events.event_name = 'page_view'
-),
-
-runs as (
-    select
-        profile_id,
-        occurred_at,
-        lag(occurred_at, :bot_page_views_per_minute - 1) over (
-            partition by profile_id, visitor_id
-            order by occurred_at asc, event_key asc
-        ) as run_started_at
-    from page_views
-),
-
-racing as (
-    select distinct profile_id
-    from runs
-    where occurred_at - run_started_at <= interval '1 minute'
+        max(case when is_bot then 1 else 0 end) = 1 as is_bot
+    from core.sessions
+    group by profile_id
 )
 
 select
@@ -239,7 +184,7 @@ select
     best_contacts.last_name,
     best_contacts.country,
     seen.is_known,
-    coalesce(marked_events.has_bot_name, false) or racing.profile_id is not null as is_bot,
+    coalesce(bots.is_bot, false) as is_bot,
     coalesce(marked_events.is_internal, false) or seen.has_company_email as is_staff,
     best_contacts.profile_id is not null as has_crm_contact,
     best_contacts.crm_created_at,
@@ -258,5 +203,5 @@ left join best_identifiers as best_phones
         and best_phones.identifier_kind = 'phone'
 left join marked_events
     on seen.profile_id = marked_events.profile_id
-left join racing
-    on seen.profile_id = racing.profile_id
+left join bots
+    on seen.profile_id = bots.profile_id

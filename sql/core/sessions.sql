@@ -7,7 +7,7 @@
 --   * On a shared browser what was done with a login is hers and the rest the browser's own: two rows, one session_key.
 --   * Engaged (rule 16): the source's own flag, or 10 s of engagement, or 2 page views, or a product view. Where a source
 --     never sends engagement time, it is the time from the first to the last event.
---   * is_bot (rule 18): a bot's agent name, or as many page views of the browser within a minute as no person makes.
+--   * is_bot (rule 18): a bot's agent name, or more page views within a minute than a person makes in a browser.
 --     core.profiles carries it over to the whole profile, and tells who is staff.
 with events as (
     select
@@ -26,7 +26,6 @@ with events as (
 ),
 
 bot_names as (
-    -- The same names as in core.profiles.
     select names.pattern
     from (
         values
@@ -62,7 +61,7 @@ page_views as (
         event_key,
         occurred_at,
         lag(occurred_at, :bot_page_views_per_minute - 1) over (
-            partition by visitor_id
+            partition by profile_id, visitor_id
             order by occurred_at asc, event_key asc
         ) as burst_began_at
     from events

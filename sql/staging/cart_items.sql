@@ -13,14 +13,14 @@ with carts as (
 
 trimmed as (
     select
-        nullif(trim(source, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as source,
-        nullif(trim(cart_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as cart_id,
-        nullif(trim(line_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as line_id,
-        nullif(trim(sku, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as sku,
-        nullif(trim(name, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as name,
-        nullif(trim(image_url, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as image_url,
-        nullif(trim(product_url, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as product_url,
-        upper(nullif(trim(currency, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')) as currency,
+        tidy(source) as source,
+        tidy(cart_id) as cart_id,
+        tidy(line_id) as line_id,
+        tidy(sku) as sku,
+        tidy(name) as name,
+        tidy(image_url) as image_url,
+        tidy(product_url) as product_url,
+        upper(tidy(currency)) as currency,
         quantity,
         price,
         updated_at,

@@ -4,12 +4,12 @@
 -- Rules: an answer loaded twice counts once, the newest load wins; two answers of one moment: no is a no (19).
 with trimmed as (
     select
-        nullif(trim(source, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as source,
-        nullif(trim(contact_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as contact_id,
-        lower(nullif(trim(email, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')) as email,
-        lower(nullif(trim(channel, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')) as channel,
-        lower(nullif(trim(status, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')) as status,
-        nullif(trim(reason, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as reason,
+        tidy(source) as source,
+        tidy(contact_id) as contact_id,
+        lower(tidy(email)) as email,
+        lower(tidy(channel)) as channel,
+        lower(tidy(status)) as status,
+        tidy(reason) as reason,
         changed_at,
         loaded_at
     from raw.consents
@@ -19,7 +19,7 @@ checked as (
     select
         source,
         contact_id,
-        case when regexp_matches(email, '^[^\s@,;<>"]+@[^\s@.,;<>"]+(\.[^\s@.,;<>"]+)*\.[^\s@.,;<>"]{2,}$') then email end as email,
+        case when is_email(email) then email end as email,
         channel,
         status,
         reason,

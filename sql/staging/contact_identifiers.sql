@@ -43,10 +43,10 @@ with told as (
 
 trimmed as (
     select
-        nullif(trim(source, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as source,
-        nullif(trim(contact_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as contact_id,
-        lower(nullif(trim(kind, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')) as kind,
-        nullif(trim(value, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as value,
+        tidy(source) as source,
+        tidy(contact_id) as contact_id,
+        lower(tidy(kind)) as kind,
+        tidy(value) as value,
         updated_at,
         loaded_at
     from told
@@ -69,14 +69,14 @@ checked as (
 
 newest_contacts as (
     select
-        nullif(trim(source, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as source,
-        nullif(trim(contact_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as contact_id,
+        tidy(source) as source,
+        tidy(contact_id) as contact_id,
         coalesce(is_deleted, false) as is_deleted,
         coalesce(updated_at, loaded_at) as version_at
     from raw.contacts
     qualify
         row_number() over (
-            partition by nullif(trim(source, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), ''), nullif(trim(contact_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')
+            partition by tidy(source), tidy(contact_id)
             order by updated_at desc nulls last, loaded_at desc nulls last, coalesce(is_deleted, false) desc
         ) = 1
 ),
@@ -93,7 +93,7 @@ held as (
     from checked
     where
         kind is distinct from 'email'
-        or regexp_matches(value, '^[^\s@,;<>"]+@[^\s@.,;<>"]+(\.[^\s@.,;<>"]+)*\.[^\s@.,;<>"]{2,}$')
+        or is_email(value)
     group by source, contact_id, kind, value
 )
 

@@ -5,14 +5,14 @@
 -- a row with nothing to identify it is in staging.rejected_rows.
 with trimmed as (
     select
-        nullif(trim(source, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as source,
-        nullif(trim(contact_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as contact_id,
-        lower(nullif(trim(email, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')) as email,
-        nullif(trim(phone, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as phone,
-        nullif(trim(user_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as user_id,
-        nullif(trim(first_name, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as first_name,
-        nullif(trim(last_name, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as last_name,
-        upper(nullif(trim(country, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')) as country,
+        tidy(source) as source,
+        tidy(contact_id) as contact_id,
+        lower(tidy(email)) as email,
+        tidy(phone) as phone,
+        tidy(user_id) as user_id,
+        tidy(first_name) as first_name,
+        tidy(last_name) as last_name,
+        upper(tidy(country)) as country,
         created_at,
         updated_at,
         coalesce(is_deleted, false) as is_deleted,
@@ -24,7 +24,7 @@ checked as (
     select
         source,
         contact_id,
-        case when regexp_matches(email, '^[^\s@,;<>"]+@[^\s@.,;<>"]+(\.[^\s@.,;<>"]+)*\.[^\s@.,;<>"]{2,}$') then email end as email,
+        case when is_email(email) then email end as email,
         phone,
         user_id,
         first_name,

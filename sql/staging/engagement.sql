@@ -4,14 +4,14 @@
 -- Rules: a touch loaded twice counts once; a malformed e-mail is no e-mail (4).
 with trimmed as (
     select
-        nullif(trim(source, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as source,
-        nullif(trim(engagement_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as engagement_id,
-        nullif(trim(contact_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as contact_id,
-        lower(nullif(trim(email, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')) as email,
-        nullif(trim(visitor_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as visitor_id,
-        coalesce(lower(nullif(trim(channel, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')), 'email') as channel,
-        lower(nullif(trim(type, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')) as type,
-        nullif(trim(campaign_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as campaign_id,
+        tidy(source) as source,
+        tidy(engagement_id) as engagement_id,
+        tidy(contact_id) as contact_id,
+        lower(tidy(email)) as email,
+        tidy(visitor_id) as visitor_id,
+        coalesce(lower(tidy(channel)), 'email') as channel,
+        lower(tidy(type)) as type,
+        tidy(campaign_id) as campaign_id,
         coalesce(is_bot, false) as is_bot,
         occurred_at,
         loaded_at
@@ -22,7 +22,7 @@ select
     source,
     engagement_id,
     contact_id,
-    case when regexp_matches(email, '^[^\s@,;<>"]+@[^\s@.,;<>"]+(\.[^\s@.,;<>"]+)*\.[^\s@.,;<>"]{2,}$') then email end as email,
+    case when is_email(email) then email end as email,
     visitor_id,
     channel,
     type,

@@ -12,11 +12,11 @@ with events as (
 
 trimmed as (
     select
-        nullif(trim(source, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as source,
-        nullif(trim(event_key, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as event_key,
+        tidy(source) as source,
+        tidy(event_key) as event_key,
         coalesce(item_index, 0) as item_index,
-        nullif(trim(sku, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as sku,
-        nullif(trim(name, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as name,
+        tidy(sku) as sku,
+        tidy(name) as name,
         category,
         brand,
         image_url,

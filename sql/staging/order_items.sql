@@ -13,12 +13,12 @@ with orders as (
 
 trimmed as (
     select
-        nullif(trim(source, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as source,
-        nullif(trim(order_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as order_id,
-        nullif(trim(line_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as line_id,
-        nullif(trim(sku, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as sku,
-        nullif(trim(name, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as name,
-        upper(nullif(trim(currency, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')) as currency,
+        tidy(source) as source,
+        tidy(order_id) as order_id,
+        tidy(line_id) as line_id,
+        tidy(sku) as sku,
+        tidy(name) as name,
+        upper(tidy(currency)) as currency,
         quantity,
         price,
         updated_at,

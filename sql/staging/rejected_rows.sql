@@ -1,7 +1,8 @@
 -- A row is a row of a source that was left out because it is malformed, with the reason in words.
 -- Key: none (the same bad row loaded twice is here twice).
 -- Inputs: raw.rejected_rows (what a source could not type) and every raw table with what its staging model leaves out.
--- Rules: superseded versions and deleted records are not malformed and not here; each reason mirrors a condition of the
+-- Rules: superseded versions and deleted records are not malformed and not here, nor are events without a visitor id
+-- (somebody who refused is not written down a second time, 6); each reason mirrors a condition of the
 -- staging model of the same name: change both together (tests/sql/staging/rejected_rows counts them).
 with contacts_checked as (
     select
@@ -9,7 +10,7 @@ with contacts_checked as (
         'raw.contacts' as table_name,
         contact_id as location,
         case
-            when nullif(trim(contact_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null and nullif(trim(user_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null and nullif(trim(phone, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null and not coalesce(regexp_matches(lower(nullif(trim(email, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')), '^[^\s@,;<>"]+@[^\s@.,;<>"]+(\.[^\s@.,;<>"]+)*\.[^\s@.,;<>"]{2,}$'), false) then 'nothing identifies this contact'
+            when tidy(contact_id) is null and tidy(user_id) is null and tidy(phone) is null and not coalesce(is_email(lower(tidy(email))), false) then 'nothing identifies this contact'
         end as reason,
         concat_ws(
             ', ',
@@ -30,10 +31,10 @@ contact_identifiers_checked as (
         'raw.contact_identifiers' as table_name,
         contact_id as location,
         case
-            when nullif(trim(contact_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null then 'no contact id'
-            when nullif(trim(value, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null then 'no value'
-            when coalesce(lower(nullif(trim(kind, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')), '') not in ('email', 'phone', 'user_id', 'visitor_id', 'merged_contact_id') then 'unknown kind of identifier'
-            when lower(nullif(trim(kind, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')) = 'email' and not regexp_matches(lower(nullif(trim(value, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')), '^[^\s@,;<>"]+@[^\s@.,;<>"]+(\.[^\s@.,;<>"]+)*\.[^\s@.,;<>"]{2,}$') then 'malformed e-mail'
+            when tidy(contact_id) is null then 'no contact id'
+            when tidy(value) is null then 'no value'
+            when coalesce(lower(tidy(kind)), '') not in ('email', 'phone', 'user_id', 'visitor_id', 'merged_contact_id') then 'unknown kind of identifier'
+            when lower(tidy(kind)) = 'email' and not is_email(lower(tidy(value))) then 'malformed e-mail'
         end as reason,
         concat_ws(
             ', ',
@@ -51,9 +52,9 @@ consents_checked as (
         'raw.consents' as table_name,
         coalesce(contact_id, 'no contact id') as location,
         case
-            when nullif(trim(contact_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null and not coalesce(regexp_matches(lower(nullif(trim(email, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')), '^[^\s@,;<>"]+@[^\s@.,;<>"]+(\.[^\s@.,;<>"]+)*\.[^\s@.,;<>"]{2,}$'), false) then 'nothing identifies this person'
-            when coalesce(lower(nullif(trim(channel, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')), '') not in ('email', 'ads') then 'unknown channel'
-            when coalesce(lower(nullif(trim(status, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')), '') not in ('granted', 'denied', 'unknown') then 'unknown status'
+            when tidy(contact_id) is null and not coalesce(is_email(lower(tidy(email))), false) then 'nothing identifies this person'
+            when coalesce(lower(tidy(channel)), '') not in ('email', 'ads') then 'unknown channel'
+            when coalesce(lower(tidy(status)), '') not in ('granted', 'denied', 'unknown') then 'unknown status'
         end as reason,
         concat_ws(
             ', ',
@@ -73,10 +74,10 @@ suppressions_checked as (
         'raw.suppressions' as table_name,
         reason as location,
         case
-            when coalesce(lower(nullif(trim(kind, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')), '') not in ('email', 'domain', 'phone', 'contact_id') then 'unknown kind of identifier'
-            when nullif(trim(value, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null then 'no value'
-            when lower(nullif(trim(kind, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')) = 'domain' and nullif(ltrim(lower(nullif(trim(value, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')), '@.'), '') is null then 'no value'
-            when lower(nullif(trim(kind, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')) = 'email' and not regexp_matches(lower(nullif(trim(value, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')), '^[^\s@,;<>"]+@[^\s@.,;<>"]+(\.[^\s@.,;<>"]+)*\.[^\s@.,;<>"]{2,}$') then 'malformed e-mail'
+            when coalesce(lower(tidy(kind)), '') not in ('email', 'domain', 'phone', 'contact_id') then 'unknown kind of identifier'
+            when tidy(value) is null then 'no value'
+            when lower(tidy(kind)) = 'domain' and nullif(ltrim(lower(tidy(value)), '@.'), '') is null then 'no value'
+            when lower(tidy(kind)) = 'email' and not is_email(lower(tidy(value))) then 'malformed e-mail'
         end as reason,
         concat_ws(
             ', ',
@@ -95,7 +96,7 @@ orders_checked as (
         'raw.orders' as table_name,
         coalesce(order_id, transaction_id) as location,
         case
-            when nullif(trim(order_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null and nullif(trim(transaction_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null then 'no order id'
+            when tidy(order_id) is null and tidy(transaction_id) is null then 'no order id'
             when ordered_at is null then 'no time of the order'
         end as reason,
         concat_ws(
@@ -116,8 +117,8 @@ order_items_checked as (
         'raw.order_items' as table_name,
         coalesce(order_id, '') || '/' || coalesce(line_id, '') as location,
         case
-            when nullif(trim(order_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null then 'no order id'
-            when nullif(trim(sku, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null and nullif(trim(name, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null then 'neither sku nor name'
+            when tidy(order_id) is null then 'no order id'
+            when tidy(sku) is null and tidy(name) is null then 'neither sku nor name'
             when quantity < 0 then 'negative quantity'
         end as reason,
         concat_ws(
@@ -139,7 +140,7 @@ carts_checked as (
         'raw.carts' as table_name,
         cart_id as location,
         case
-            when nullif(trim(cart_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null then 'no cart id'
+            when tidy(cart_id) is null then 'no cart id'
             when created_at is null and updated_at is null then 'no time of the cart'
         end as reason,
         concat_ws(
@@ -159,8 +160,8 @@ cart_items_checked as (
         'raw.cart_items' as table_name,
         coalesce(cart_id, '') || '/' || coalesce(line_id, '') as location,
         case
-            when nullif(trim(cart_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null then 'no cart id'
-            when nullif(trim(sku, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null and nullif(trim(name, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null then 'neither sku nor name'
+            when tidy(cart_id) is null then 'no cart id'
+            when tidy(sku) is null and tidy(name) is null then 'neither sku nor name'
             when quantity < 0 then 'negative quantity'
         end as reason,
         concat_ws(
@@ -182,8 +183,8 @@ subscriptions_checked as (
         'raw.subscriptions' as table_name,
         subscription_id as location,
         case
-            when nullif(trim(subscription_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null then 'no subscription id'
-            when coalesce(lower(nullif(trim(kind, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')), '') not in ('paid', 'email') then 'unknown kind of subscription'
+            when tidy(subscription_id) is null then 'no subscription id'
+            when coalesce(lower(tidy(kind)), '') not in ('paid', 'email') then 'unknown kind of subscription'
         end as reason,
         concat_ws(
             ', ',
@@ -204,8 +205,8 @@ engagement_checked as (
         'raw.engagement' as table_name,
         engagement_id as location,
         case
-            when nullif(trim(engagement_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null then 'no engagement id'
-            when nullif(trim(type, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null then 'no type'
+            when tidy(engagement_id) is null then 'no engagement id'
+            when tidy(type) is null then 'no type'
             when occurred_at is null then 'no time'
         end as reason,
         concat_ws(
@@ -226,9 +227,8 @@ events_checked as (
         'raw.events' as table_name,
         event_key as location,
         case
-            when nullif(trim(event_key, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null then 'no event key'
-            when nullif(trim(visitor_id, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null then 'no visitor id'
-            when nullif(trim(event_name, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null then 'no event name'
+            when tidy(event_key) is null then 'no event key'
+            when tidy(event_name) is null then 'no event name'
             when occurred_at is null then 'no time'
             when occurred_at < timestamp '2000-01-01 00:00:00' then 'clock before the year 2000'
         end as reason,
@@ -243,6 +243,7 @@ events_checked as (
         ) as raw_row,
         loaded_at
     from raw.events
+    where tidy(visitor_id) is not null
 ),
 
 event_items_checked as (
@@ -251,8 +252,8 @@ event_items_checked as (
         'raw.event_items' as table_name,
         coalesce(event_key, '') || '/' || coalesce(cast(item_index as varchar), '') as location,
         case
-            when nullif(trim(event_key, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null then 'no event key'
-            when nullif(trim(sku, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null and nullif(trim(name, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') is null then 'neither sku nor name'
+            when tidy(event_key) is null then 'no event key'
+            when tidy(sku) is null and tidy(name) is null then 'neither sku nor name'
             when quantity < 0 then 'negative quantity'
         end as reason,
         concat_ws(

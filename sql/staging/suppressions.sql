@@ -4,11 +4,11 @@
 -- Rules: a channel nobody knows means all of them, and a missing flag means active: doubt never sends.
 with trimmed as (
     select
-        nullif(trim(source, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as source,
-        lower(nullif(trim(kind, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')) as kind,
-        nullif(trim(value, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '') as value,
-        lower(nullif(trim(channel, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')) as channel,
-        lower(nullif(trim(reason, ' ' || chr(9) || chr(10) || chr(13) || chr(160)), '')) as reason,
+        tidy(source) as source,
+        lower(tidy(kind)) as kind,
+        tidy(value) as value,
+        lower(tidy(channel)) as channel,
+        lower(tidy(reason)) as reason,
         coalesce(is_active, true) as is_active,
         changed_at,
         loaded_at
@@ -47,7 +47,7 @@ where
     value is not null
     and (
         kind is distinct from 'email'
-        or regexp_matches(value, '^[^\s@,;<>"]+@[^\s@.,;<>"]+(\.[^\s@.,;<>"]+)*\.[^\s@.,;<>"]{2,}$')
+        or is_email(value)
     )
 qualify
     row_number() over (

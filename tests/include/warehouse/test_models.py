@@ -41,7 +41,7 @@ def test_a_cte_counts_only_where_it_stands(write: Write, tmp_path: Path) -> None
         "core.x", "select a from (with inner_one as (select 1 as a) select a from inner_one) as t cross join inner_one"
     )
     with pytest.raises(ConfigurationError, match=r"core/x\.sql:1: 'inner_one' needs its schema"):
-        load_models(tmp_path)
+        check_model(tmp_path / "core" / "x.sql")
 
 
 def test_the_header_is_the_description(write: Write, tmp_path: Path) -> None:
@@ -158,6 +158,11 @@ def test_a_changed_file_is_read_again(write: Write, tmp_path: Path) -> None:
     write("staging.x", "select source from raw.events")
     os.utime(tmp_path / "staging" / "x.sql", (1, 1))
     assert load_models(tmp_path)["staging.x"].depends_on == {"raw.events"}
+
+
+def test_reading_a_shipped_file_by_its_tokens_finds_what_reading_it_in_full_finds() -> None:
+    for name, model in load_models().items():
+        assert check_model(model.path).depends_on == model.depends_on, name
 
 
 def test_the_shipped_models_can_be_ordered() -> None:
