@@ -1,12 +1,21 @@
-"""What every test gets: settings read afresh, so that one test's environment never reaches the next."""
+"""What every test gets: settings read afresh, and where it asks, a warehouse on each engine.
+
+A test that takes `new_warehouse` (or `empty_warehouse`) runs twice: on DuckDB in memory and on a real PostgreSQL.
+Where no PostgreSQL can be started, the second run is skipped and says why.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from include.settings import get_settings
+from include.warehouse.engine import Warehouse
+from tests.postgres import CannotStart, PostgresServer, running_server
+
+ENGINES = ("duckdb", "postgres")
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +23,50 @@ def _fresh_settings() -> Iterator[None]:
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    with ExitStack() as until_the_end:
+        try:
+            server = until_the_end.enter_context(running_server())
+        except CannotStart as error:
+            pytest.skip(str(error))
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_tables(postgres_server: PostgresServer) -> Iterator[str]:
+    """A database with the tables of include/warehouse/tables.py, to copy."""
+    name = postgres_server.create()
+    warehouse = Warehouse(postgres_server.url_of(name))
+    warehouse.ensure_tables()
+    warehouse.close()
+    yield name
+    postgres_server.drop(name)
+
+
+@pytest.fixture(params=ENGINES)
+def new_warehouse(request: pytest.FixtureRequest) -> Iterator[Callable[[], Warehouse]]:
+    """Makes warehouses whose tables are there and empty, on one engine; they are gone after the test."""
+    with ExitStack() as afterwards:
+
+        def make() -> Warehouse:
+            if request.param == "duckdb":
+                warehouse = Warehouse("duckdb://")
+                warehouse.ensure_tables()
+                return warehouse
+            server: PostgresServer = request.getfixturevalue("postgres_server")
+            name = server.create(request.getfixturevalue("postgres_tables"))
+            afterwards.callback(server.drop, name)
+            warehouse = Warehouse(server.url_of(name))
+            afterwards.callback(warehouse.close)
+            return warehouse
+
+        yield make
+
+
+@pytest.fixture
+def empty_warehouse(new_warehouse: Callable[[], Warehouse]) -> Warehouse:
+    """One warehouse with its tables, all empty."""
+    return new_warehouse()

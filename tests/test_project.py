@@ -65,3 +65,22 @@ def test_every_link_between_the_pages_leads_somewhere() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def test_compose_uses_the_server_it_starts_as_the_warehouse() -> None:
+    services = _compose()["services"]
+    for name, service in services.items():
+        if name == "postgres":
+            continue
+        found = service["environment"]["AIRFLOW_CONN_WAREHOUSE"]
+        assert found.startswith("${AIRFLOW_CONN_WAREHOUSE:-postgres://rekindle:"), name
+        assert found.endswith("@postgres:5432/warehouse}"), name
+    assert "include.warehouse create-database" in services["init"]["command"][1]
+    assert services["init"]["environment"]["REKINDLE_WAREHOUSE_ADMIN_URL"].endswith("@postgres/airflow")
+
+
+def test_the_page_of_engines_names_every_dialect_that_is_tried() -> None:
+    from tests.sql.test_dialects import DIALECTS
+
+    page = (ROOT / "docs" / "engines.md").read_text().lower()
+    assert [name for name in DIALECTS if name not in page] == []

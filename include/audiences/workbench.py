@@ -17,6 +17,7 @@ from sqlglot import exp
 
 from include.errors import ConfigurationError
 from include.settings import get_settings
+from include.warehouse.dialects import to_sql
 from include.warehouse.engine import Warehouse
 from include.warehouse.render import parse, render_tree
 
@@ -46,6 +47,7 @@ class Workbench:
         self.give("sync.sends", _file("sends.sql"))
 
     def __enter__(self) -> Workbench:
+        self.warehouse.expect_whole_tables(self.session)
         return self
 
     def __exit__(
@@ -63,7 +65,8 @@ class Workbench:
         """Run a step (its file, or a query made of such) and let later ones read it as `target.<step>`."""
         table = f"sync.work_{self._name}_{step}"
         filled = query if query is not None else self.query(step)
-        self._run(f"create table {table} as {filled.sql(dialect=self.warehouse.dialect)}")
+        self._run(f"create table {table} as {to_sql(filled, self.warehouse.dialect)}")
+        self.warehouse.analyze(table, connection=self.session)
         self._made.append(table)
         self.give(f"target.{step}", exp.select("*").from_(exp.to_table(table)))
         log.debug("step %s done", step)
@@ -103,12 +106,12 @@ class Workbench:
     def insert(self, table: str, columns: list[str], select: str, params: Mapping[str, Any] | None = None) -> None:
         """`insert into table (columns) <select>`, the select written like a step."""
         query = self.finish(parse(select), params)
-        self._run(f"insert into {table} ({', '.join(columns)}) {query.sql(dialect=self.warehouse.dialect)}")
+        self._run(f"insert into {table} ({', '.join(columns)}) {to_sql(query, self.warehouse.dialect)}")
 
     def rows(self, select: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """The answer to a small question (counts), the select written like a step."""
         query = self.finish(parse(select), params)
-        return [dict(row) for row in self._run(query.sql(dialect=self.warehouse.dialect)).mappings()]
+        return [dict(row) for row in self._run(to_sql(query, self.warehouse.dialect)).mappings()]
 
     def _run(self, statement: str) -> sqlalchemy.CursorResult[Any]:
         escaped = statement.replace("%", "%%") if self.session.dialect.paramstyle == "pyformat" else statement

@@ -13,6 +13,8 @@ from functools import lru_cache
 import sqlglot
 from sqlglot import exp
 
+from include.warehouse.dialects import to_sql
+
 SqlFunction = Callable[[exp.Expr], exp.Expr]
 
 _PLAIN = "nullif(lower(trim(value)), '')"
@@ -67,7 +69,7 @@ class DestinationKind:
 
     def sql(self, column: str, dialect: str = "duckdb") -> str:
         """The expression over a column, as text in a dialect."""
-        return self.expression(exp.to_column(column)).sql(dialect=dialect)
+        return to_sql(self.expression(exp.to_column(column)), dialect)
 
 
 def _as_is(value: exp.Expr) -> exp.Expr:

@@ -86,6 +86,7 @@ def _run_locked(source: Source, warehouse: Warehouse, folder: Path) -> dict[str,
             run.say("loading %s rows", sum(counts.values()))
             with warehouse.exclusive():
                 pipeline.load(raise_on_failed_jobs=True)
+            warehouse.analyze(*(f"raw.{table}" for table in run.rows))
     except PipelineStepFailed as error:
         log.debug("source %s failed", run.name, exc_info=True)
         # Not chained: the texts below may quote a row.
@@ -113,6 +114,8 @@ def _dlt_source(source: Source) -> Any:
     """The dlt source: one resource that sends each batch to its raw table, untouched."""
     import dlt
 
+    from include.warehouse.engine import without_zeros
+
     run = source.run
 
     def rows() -> Iterator[Any]:
@@ -120,6 +123,7 @@ def _dlt_source(source: Source) -> Any:
             if batch.num_rows == 0:
                 continue
             run.rows[table] += batch.num_rows
+            batch = without_zeros(batch)
             run.advance("read", sum(run.rows.values()))
             yield dlt.mark.with_table_name(batch, table)
 

@@ -21,7 +21,7 @@ def check_gate(warehouse: Warehouse, session: sqlalchemy.Connection, audience: s
     )
     rows = warehouse.read(
         "select is_passed, failures from sync.gate_results "
-        "where audience = :audience and (:run_id is null or run_id = :run_id) "
+        "where audience = :audience and (cast(:run_id as text) is null or run_id = :run_id) "
         "order by checked_at desc, is_passed asc limit 1",
         connection=session,
         audience=audience,

@@ -5,6 +5,7 @@ python -m include.warehouse query report.sql --limit 20
 python -m include.warehouse build --as-of 2026-11-24T10:00
 python -m include.warehouse build core.carts
 python -m include.warehouse models
+python -m include.warehouse create-database --admin-url postgresql://postgres:...@server/postgres
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from include.errors import RekindleError
+from include.warehouse import postgres
 from include.warehouse.build import build_model, ensure_views, utc_now
 from include.warehouse.engine import Warehouse, get_warehouse
 from include.warehouse.models import build_order, load_models
@@ -126,6 +128,25 @@ def models() -> None:
         about = model.description.splitlines()[0] if model.description else ""
         table.add_row(name, model.materialized, ", ".join(sorted(model.depends_on)), about)
     out.print(table)
+
+
+@app.command()
+def create_database(
+    admin_url: Annotated[
+        str, typer.Option("--admin-url", envvar="REKINDLE_WAREHOUSE_ADMIN_URL", help="the server, as its administrator")
+    ],
+    url: Url = None,
+) -> None:
+    """Make login and database of a PostgreSQL warehouse on this server, where they are missing."""
+    warehouse = _warehouse(url)
+    if (
+        warehouse.dialect != "postgres"
+        or sqlalchemy.make_url(warehouse.url).host != sqlalchemy.make_url(admin_url).host
+    ):
+        err.print("the warehouse is not on this server; nothing to make")
+        return
+    made = postgres.create_database(admin_url, warehouse.url)
+    err.print(f"made {' and '.join(made)}" if made else "login and database are there")
 
 
 def main() -> None:

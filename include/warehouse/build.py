@@ -18,6 +18,7 @@ import sqlalchemy
 
 from include.errors import ConfigurationError, QualityGateFailed
 from include.settings import Settings, get_settings
+from include.warehouse import postgres
 from include.warehouse.engine import Warehouse
 from include.warehouse.models import Model, build_order, load_models
 from include.warehouse.render import render
@@ -25,7 +26,8 @@ from include.warehouse.render import render
 log = logging.getLogger(__name__)
 
 _TABLE = re.compile(r"[a-z][a-z0-9_]*")
-_OUR_FAULT = {"BinderException", "CatalogException", "ParserException", "UndefinedTable", "UndefinedColumn"}
+_OUR_FAULT = {"BinderException", "CatalogException", "ParserException"}
+_NOT_ALLOWED = "InsufficientPrivilege"
 _DATA_FAULT = {"ConversionException", "OutOfRangeException", "InvalidInputException"}
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
@@ -110,8 +112,10 @@ def _naming(model: Model) -> Iterator[None]:
     try:
         yield
     except sqlalchemy.exc.DBAPIError as error:
-        said = str(error.orig)
-        if type(error.orig).__name__ in _OUR_FAULT:
+        # PostgreSQL adds a piece of the statement; what it says itself is enough.
+        said = str(getattr(getattr(error.orig, "diag", None), "message_primary", None) or error.orig)
+        kind = type(error.orig).__name__
+        if kind in _OUR_FAULT or (isinstance(error, sqlalchemy.exc.ProgrammingError) and kind != _NOT_ALLOWED):
             raise ConfigurationError(f"{model.where}: {said}") from error
         if isinstance(error, sqlalchemy.exc.DataError) or type(error.orig).__name__ in _DATA_FAULT:
             raise ConfigurationError(f"{model.where}: {_QUOTED.sub('...', said.splitlines()[0])}") from None
@@ -123,16 +127,31 @@ def _replace_table(warehouse: Warehouse, session: sqlalchemy.Connection, target:
     schema, name = target.split(".")
     fresh = f"{target}__new"
     query = _typed(warehouse, session, query)
+    if warehouse.dialect == "postgres":
+        postgres.one_at_a_time(session, target)
     _run(session, f"create schema if not exists {schema}")
     _run(session, f"drop table if exists {fresh}")
+    warehouse.expect_whole_tables(session)
     _run(session, f"create table {fresh} as {query}")
     if model.schema == "segments":
         _check_segment(warehouse, session, fresh, model)
     rows = _count(session, fresh)
-    cascade = "" if warehouse.dialect == "duckdb" else " cascade"
-    _run(session, f"drop table if exists {target}{cascade}")
-    _run(session, f"alter table {fresh} rename to {name}")
+    warehouse.analyze(fresh, connection=session)
+    with _in_the_place_of(warehouse, session, target) as cascade:
+        _run(session, f"drop table if exists {target}{cascade}")
+        _run(session, f"alter table {fresh} rename to {name}")
     return rows
+
+
+@contextmanager
+def _in_the_place_of(warehouse: Warehouse, session: sqlalchemy.Connection, target: str) -> Iterator[str]:
+    """How to drop what a table or view replaces; views over it stay, where the engine ties them to it."""
+    if warehouse.dialect != "postgres":
+        yield ""
+        return
+    ours = {name for name, model in load_models().items() if model.materialized == "view"}
+    with postgres.keeping_dependents(session, target, ours):
+        yield " cascade"
 
 
 def _typed(warehouse: Warehouse, session: sqlalchemy.Connection, query: str) -> str:
@@ -175,6 +194,8 @@ def ensure_views(warehouse: Warehouse) -> None:
     models = load_models()
     params = setting_params()
     with warehouse.session() as session:
+        if warehouse.dialect == "postgres":
+            postgres.one_at_a_time(session)
         present = set(warehouse._all_columns(session))
         for name in build_order(models):
             model = models[name]
@@ -190,9 +211,9 @@ def ensure_views(warehouse: Warehouse) -> None:
 
 def _replace_view(warehouse: Warehouse, session: sqlalchemy.Connection, target: str, query: str) -> None:
     _run(session, f"create schema if not exists {target.split('.')[0]}")
-    cascade = "" if warehouse.dialect == "duckdb" else " cascade"
-    _run(session, f"drop view if exists {target}{cascade}")
-    _run(session, f"create view {target} as {query}")
+    with _in_the_place_of(warehouse, session, target) as cascade:
+        _run(session, f"drop view if exists {target}{cascade}")
+        _run(session, f"create view {target} as {query}")
 
 
 def _run(session: sqlalchemy.Connection, statement: str) -> None:

@@ -28,7 +28,9 @@ from sqlglot import exp
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from include.connections import get_connection
-from include.errors import ConfigurationError, TransientError
+from include.errors import ConfigurationError, RekindleError, TransientError
+from include.warehouse import postgres
+from include.warehouse.dialects import to_sql
 from include.warehouse.render import NOTHING, parse_statement
 from include.warehouse.tables import metadata
 
@@ -39,7 +41,7 @@ INSERT_CHUNK = 50_000
 LOCK_PATIENCE_SECONDS = 120.0
 QUEUE_PATIENCE_SECONDS = 3600.0
 _QUIET_WAIT_SECONDS = 5.0
-_DIALECTS = {"postgresql": "postgres", "hive": "spark", "databricks": "databricks"}
+_DIALECTS = {"postgresql": "postgres", "postgres": "postgres", "hive": "spark", "databricks": "databricks"}
 _TYPE_WORDS = {
     "varchar": "text",
     "character varying": "text",
@@ -84,13 +86,23 @@ class Warehouse:
             options["poolclass"] = NullPool
         else:
             options["pool_pre_ping"] = True
+        if self.dialect == "postgres":
+            # One driver, however the URL is written; prepared plans would outlive the tables that builds replace.
+            parsed = parsed.set(drivername="postgresql+psycopg")
+            options["connect_args"] = {"prepare_threshold": None, "client_encoding": "utf8"}
         self._parsed = parsed
         self._engine = sqlalchemy.create_engine(parsed, **options)
+        if self.dialect == "postgres":
+            postgres.prepare(self._engine)
         if backend == "duckdb" and self._file is None:
             self._anchor = self._engine.raw_connection()
 
     def __repr__(self) -> str:
         return f"Warehouse({self._parsed.render_as_string(hide_password=True)})"
+
+    def close(self) -> None:
+        """Give connections back to a server; a warehouse that is closed can be used again."""
+        self._engine.dispose()
 
     # sessions
 
@@ -142,6 +154,11 @@ class Warehouse:
                 f"another program holds the warehouse file {self._file.name if self._file else ''} open; "
                 "close it there (a DuckDB shell, a notebook, a BI tool), then run this again"
             ) from error
+        except sqlalchemy.exc.OperationalError as error:
+            translated = _in_words(error)
+            if translated is None:
+                raise
+            raise translated from error
         try:
             yield connection
         except self._engine_errors as error:
@@ -194,9 +211,8 @@ class Warehouse:
             yield from self._stream_aside(sql, batch, connection, params)
             return
         with self._joined(connection) as session:
-            result = session.execution_options(stream_results=True, yield_per=batch).execute(
-                *self._statement(sql, params)
-            )
+            statement, values = self._statement(sql, params)
+            result = session.execute(statement.execution_options(stream_results=True, yield_per=batch), values)
             for rows in result.mappings().partitions(batch):
                 yield [dict(row) for row in rows]
 
@@ -236,63 +252,54 @@ class Warehouse:
         if not chunk:
             return 0
         with self._joined(connection) as session:
-            if self.dialect == "duckdb":
-                schema = self._arrow_schema(session, table)
+            schema = self._arrow_schema(session, table)
             while chunk:
+                part = _arrow_rows(table, schema, chunk)
                 if self.dialect == "duckdb":
-                    self._insert_arrow(session, table, schema, chunk)
+                    self._append(session, table, part)
+                elif self.dialect == "postgres":
+                    postgres.copy_in(session, table, part)
                 else:
-                    self._insert_many(session, table, chunk)
+                    names = ", ".join(part.column_names)
+                    values = ", ".join(f":{name}" for name in part.column_names)
+                    statement = sqlalchemy.text(f"insert into {table} ({names}) values ({values})")
+                    session.execute(statement, part.to_pylist())
                 written += len(chunk)
                 chunk = list(islice(source, INSERT_CHUNK))
         return written
 
-    @staticmethod
-    def _arrow_schema(session: sqlalchemy.Connection, table: str) -> Any:
-        duck: Any = session.connection.driver_connection
-        import duckdb
-
-        try:
-            return duck.sql(f"select * from {table} limit 0").to_arrow_table().schema
-        except duckdb.CatalogException as error:
-            raise ConfigurationError(f"the warehouse has no table {table}; call ensure_tables first") from error
-
-    @staticmethod
-    def _insert_arrow(
-        session: sqlalchemy.Connection, table: str, schema: Any, chunk: Sequence[Mapping[str, Any]]
-    ) -> None:
+    def _arrow_schema(self, session: sqlalchemy.Connection, table: str) -> Any:
+        """The columns of a table as Arrow knows them."""
         import pyarrow as pa
 
-        names = _column_names(table, chunk, schema.names)
-        arrays = []
-        for name in names:
-            field = schema.field(name)
-            values = [row.get(name) for row in chunk]
-            try:  # Arrow itself brings times with an offset to UTC
-                arrays.append(pa.array(values, type=field.type))
-            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-                # The text of the error would quote the value.
-                raise ConfigurationError(f"{table}.{name}: a value is not of type {field.type}") from None
+        missing = ConfigurationError(f"the warehouse has no table {table}; call ensure_tables first")
+        if self.dialect == "duckdb":
+            import duckdb
+
+            duck: Any = session.connection.driver_connection
+            try:
+                return duck.sql(f"select * from {table} limit 0").to_arrow_table().schema
+            except duckdb.CatalogException as error:
+                raise missing from error
+        columns = self.columns(table, connection=session)
+        if columns is None:
+            raise missing
+        types = {
+            "bigint": pa.int64(), "integer": pa.int32(), "smallint": pa.int16(), "double": pa.float64(),
+            "real": pa.float32(), "boolean": pa.bool_(), "timestamp": pa.timestamp("us"), "date": pa.date32(),
+            "numeric": pa.decimal128(38, 9),
+        }  # fmt: skip
+        return pa.schema([(name, types.get(kind, pa.string())) for name, kind in columns.items()])
+
+    @staticmethod
+    def _append(session: sqlalchemy.Connection, table: str, rows: Any) -> None:
         duck: Any = session.connection.driver_connection
-        duck.register("rekindle_rows", pa.Table.from_arrays(arrays, names=names))
+        duck.register("rekindle_rows", rows)
         try:
-            columns = ", ".join(f'"{name}"' for name in names)
+            columns = ", ".join(f'"{name}"' for name in rows.column_names)
             duck.execute(f"insert into {table} ({columns}) select {columns} from rekindle_rows")
         finally:
             duck.unregister("rekindle_rows")
-
-    @staticmethod
-    def _insert_many(session: sqlalchemy.Connection, table: str, chunk: Sequence[Mapping[str, Any]]) -> None:
-        known = metadata.tables.get(table)
-        if known is None:
-            schema, name = table.split(".")
-            known = sqlalchemy.Table(name, sqlalchemy.MetaData(), schema=schema, autoload_with=session)
-        names = _column_names(table, chunk, [column.name for column in known.columns])
-        times = {column.name for column in known.columns if isinstance(column.type, sqlalchemy.DateTime)}
-        session.execute(
-            known.insert(),
-            [{name: _naive_utc(row.get(name)) if name in times else row.get(name) for name in names} for row in chunk],
-        )
 
     def _statement(self, sql: str, params: Mapping[str, Any]) -> tuple[sqlalchemy.TextClause, dict[str, Any]]:
         sizes = tuple(
@@ -322,6 +329,9 @@ class Warehouse:
                 for name, table in metadata.tables.items()
             ) and self._has_schemas(session):
                 return
+            if self.dialect == "postgres":
+                postgres.check_database(session)
+                postgres.one_at_a_time(session)
             for schema in SCHEMAS:
                 session.execute(sqlalchemy.text(f"create schema if not exists {schema}"))
             compiler = self._engine.dialect.type_compiler_instance
@@ -334,6 +344,8 @@ class Warehouse:
                         kind = compiler.process(column.type)
                         session.execute(sqlalchemy.text(f"alter table {name} add column {column.name} {kind}"))
                         log.info("added column %s.%s", name, column.name)
+            if self.dialect == "postgres":
+                postgres.create_indexes(session)
 
     @staticmethod
     def _has_schemas(session: sqlalchemy.Connection) -> bool:
@@ -345,6 +357,7 @@ class Warehouse:
         rows = session.execute(
             sqlalchemy.text(
                 "select table_schema, table_name, column_name, data_type from information_schema.columns "
+                "where table_schema not in ('information_schema', 'pg_catalog') "
                 "order by table_schema, table_name, ordinal_position"
             )
         )
@@ -369,6 +382,23 @@ class Warehouse:
         words = {column: str(kind).lower() for column, kind in rows}
         return {column: _TYPE_WORDS.get(word, word) for column, word in words.items()} or None
 
+    def analyze(self, *tables: str, connection: sqlalchemy.Connection | None = None) -> None:
+        """Let the engine look at tables that were just filled, where it would plan badly until it has."""
+        if self.dialect != "postgres":
+            return
+        with self._joined(connection) as session:
+            for table in tables:
+                session.exec_driver_sql(f"analyze {table}")
+
+    def expect_whole_tables(self, connection: sqlalchemy.Connection) -> None:
+        """Until the end of the transaction, plan for statements that read tables whole.
+
+        PostgreSQL guesses that a step of a long statement gives one row, and then loops over the next one's rows for
+        each of thousands: the identities of 20,000 people took 9 s, now under one.
+        """
+        if self.dialect == "postgres":
+            connection.exec_driver_sql("set local enable_nestloop = off")
+
     def dlt_destination(self) -> Any:
         """The same database as dlt wants to see it; run its load step inside `exclusive()`."""
         import dlt
@@ -378,8 +408,12 @@ class Warehouse:
                 return dlt.destinations.duckdb(str(self._file))
             return dlt.destinations.duckdb(self._anchor.driver_connection.execute("select 1").cursor())
         if self.dialect == "postgres":
+            if not self._parsed.host or not self._parsed.username:
+                raise ConfigurationError("connection warehouse: loading needs the server's host and the login")
+            # dlt takes no password for a missing one; an empty one leaves it to the server's own rules.
+            url = self._parsed.set(drivername="postgresql", password=str(self._parsed.password or ""))
             return dlt.destinations.postgres(
-                self._parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+                url.render_as_string(hide_password=False), preferred_loader_file_format="csv"
             )
         raise ConfigurationError(f"loading into {self.dialect} is not supported; use DuckDB or PostgreSQL")
 
@@ -403,6 +437,7 @@ def get_warehouse() -> Warehouse:
                 host=found.host,
                 port=found.port,
                 database=found.schema,
+                query={name: str(found.extra[name]) for name in postgres.URL_EXTRAS if found.extra.get(name)},
             ).render_as_string(hide_password=False)
         )
     raise ConfigurationError(
@@ -427,10 +462,10 @@ def _is_locked_out(error: BaseException) -> bool:
 _MISSING_TABLE = re.compile(r"Table with name \"?(\S+?)\"? does not exist|relation \"(\S+)\" does not exist")
 
 
-def _in_words(error: BaseException) -> ConfigurationError | None:
+def _in_words(error: BaseException) -> RekindleError | None:
     found = _MISSING_TABLE.search(str(getattr(error, "orig", error)))
     if found is None:
-        return None
+        return postgres.in_words(error)
     return ConfigurationError(
         f"the warehouse has no table {found[1] or found[2]} yet; build it first (python -m include.warehouse build)"
     )
@@ -439,6 +474,34 @@ def _in_words(error: BaseException) -> ConfigurationError | None:
 def _check_name(table: str) -> None:
     if not _NAME.fullmatch(table):
         raise ConfigurationError(f"'{table}' is not a table name; it looks like schema.table")
+
+
+def _arrow_rows(table: str, schema: Any, chunk: Sequence[Mapping[str, Any]]) -> Any:
+    """Rows as Arrow, in the types of the table; a value of another type is refused without being shown."""
+    import pyarrow as pa
+
+    names = _column_names(table, chunk, schema.names)
+    arrays = []
+    for name in names:
+        field = schema.field(name)
+        values = [row.get(name) for row in chunk]
+        try:  # Arrow itself brings times with an offset to UTC
+            arrays.append(pa.array(values, type=field.type))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            # The text of the error would quote the value.
+            raise ConfigurationError(f"{table}.{name}: a value is not of type {field.type}") from None
+    return without_zeros(pa.Table.from_arrays(arrays, names=names))
+
+
+def without_zeros(rows: Any) -> Any:
+    """Arrow rows without the character of number zero, which no text of PostgreSQL can hold."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for position, field in enumerate(rows.schema):
+        if pa.types.is_string(field.type) and pc.any(pc.match_substring(rows.column(position), "\0")).as_py():
+            rows = rows.set_column(position, field, pc.replace_substring(rows.column(position), "\0", ""))
+    return rows
 
 
 def _column_names(table: str, chunk: Sequence[Mapping[str, Any]], known: Sequence[str]) -> list[str]:
@@ -484,5 +547,5 @@ def _bound_sql(sql: str, dialect: str, sizes: tuple[tuple[str, int], ...]) -> st
         items: list[exp.Expr] = [exp.column(f"rekindle_bound_{name}__{i}_end") for i in range(lists[name])]
         rest = [item for item in node.parent.expressions if item is not node]
         node.parent.set("expressions", rest + (items or [exp.Literal.string(NOTHING)]))
-    text = tree.sql(dialect=dialect, copy=False)
+    text = to_sql(tree, dialect, copy=False)
     return _MARK.sub(r":\1", re.sub(r":(?=\S)", r"\:", text))

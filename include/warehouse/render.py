@@ -21,6 +21,7 @@ from sqlglot import exp
 
 from include.errors import ConfigurationError
 from include.identity.sql import SQL_FUNCTIONS
+from include.warehouse.dialects import to_sql
 from include.warehouse.house import STAGING_FUNCTIONS
 
 FUNCTIONS = {**SQL_FUNCTIONS, **STAGING_FUNCTIONS}
@@ -46,7 +47,7 @@ def render(
     if key not in _rendered:
         if len(_rendered) >= _REMEMBERED:
             _rendered.clear()
-        _rendered[key] = render_tree(tree, params, stages, where=where).sql(dialect=dialect, copy=False)
+        _rendered[key] = to_sql(render_tree(tree, params, stages, where=where), dialect, copy=False)
     return _rendered[key]
 
 

@@ -1,8 +1,9 @@
 """Runs the SQL cases: `tests/sql/<schema>/<table>/<case>.yaml` says what is given and what must come out.
 
-A case gets an empty database in memory, its given rows, and every model that stands between the given tables and the
-expected ones; given tables are never rebuilt, and a model over empty tables is put there empty. Only the columns a
-case names are compared, in any order of rows; the number of rows must be the same.
+Every model is built over nothing once; a case is then one transaction on that database, taken back at its end: its
+given rows, and every model that stands between the given tables and the expected ones. Given tables are never rebuilt,
+and a model over empty tables is left as it is. Only the columns a case names are compared, in any order of rows; the
+number of rows must be the same. Test modules say with ENGINE where their cases run.
 
     about: Ana bought in the shop by phone; her web cart is closed
     rule: 10                                  # of the settled rules, optional
@@ -19,7 +20,7 @@ case names are compared, in any order of rows; the number of rows must be the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -34,9 +35,10 @@ import yaml
 from include.errors import ConfigurationError
 from include.settings import ROOT, Settings
 from include.warehouse.build import run_model, setting_params
-from include.warehouse.engine import SCHEMAS, Warehouse
+from include.warehouse.engine import Warehouse
 from include.warehouse.models import FOLDERS, Model, build_order, read_model
 from include.warehouse.tables import metadata
+from tests.postgres import PostgresServer
 
 CASES = Path(__file__).resolve().parent
 EMPTY_AS_OF = datetime(2026, 1, 1)
@@ -52,8 +54,9 @@ class CaseError(AssertionError):
 
 @dataclass
 class Template:
-    """Every table as it looks when nothing has happened: its columns, and the models that make it."""
+    """Every table as it looks when nothing has happened: its columns, the models that make it, and where it is."""
 
+    warehouse: Warehouse
     models: dict[str, Model] = field(default_factory=dict)
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
@@ -71,12 +74,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("case_path", paths, ids=ids)
 
 
-@pytest.fixture(scope="session")
-def template() -> Template:
-    return make_template(ROOT / "sql")
+@pytest.fixture(scope="module")
+def template(request: pytest.FixtureRequest) -> Iterator[Template]:
+    if getattr(request.module, "ENGINE", "duckdb") == "duckdb":
+        yield make_template(ROOT / "sql", Warehouse("duckdb://"))
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    name = server.create()
+    warehouse = Warehouse(server.url_of(name))
+    yield make_template(ROOT / "sql", warehouse)
+    warehouse.close()
+    server.drop(name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def run_case(template: Template) -> Callable[[Path], None]:
     def run(path: Path) -> None:
         try:
@@ -144,16 +155,15 @@ def shipped(segment: str) -> tuple[dict[str, Any], dict[str, timedelta]]:
 # building
 
 
-def make_template(sql_dir: Path) -> Template:
+def make_template(sql_dir: Path, warehouse: Warehouse) -> Template:
     """Build every model over nothing. A model that fails is remembered with its error, for the cases that need it."""
-    made = Template()
+    made = Template(warehouse)
     for folder in FOLDERS:
         for path in sorted((sql_dir / folder).glob("*.sql")):
             try:
                 made.models[f"{folder}.{path.stem}"] = read_model(path)
             except ConfigurationError as error:
                 made.errors[f"{folder}.{path.stem}"] = error
-    warehouse = Warehouse("duckdb:///:memory:")
     warehouse.ensure_tables()
     settings = settings_of({})
     for name in build_order(made.models):
@@ -165,14 +175,7 @@ def make_template(sql_dir: Path) -> Template:
         except (ConfigurationError, sqlalchemy.exc.SQLAlchemyError) as error:
             made.errors[name] = error
     with warehouse.session() as session:
-        listed = session.execute(
-            sqlalchemy.text(
-                "select table_schema, table_name, column_name, data_type from information_schema.columns "
-                "order by table_schema, table_name, ordinal_position"
-            )
-        )
-        for schema, table, column, kind in listed:
-            made.columns.setdefault(f"{schema}.{table}", {})[column] = kind
+        made.columns = warehouse._all_columns(session)
     return made
 
 
@@ -216,13 +219,8 @@ def needed(targets: set[str], given: set[str], template: Template) -> set[str]:
     return found
 
 
-def create(session: sqlalchemy.Connection, name: str, columns: Mapping[str, str]) -> None:
-    listed = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
-    session.exec_driver_sql(f"create table {name} ({listed})")
-
-
-def build_case(case: Mapping[str, Any], template: Template) -> Warehouse:
-    """A database with the given rows and everything the expectation needs, built."""
+def build_case(session: sqlalchemy.Connection, case: Mapping[str, Any], template: Template) -> None:
+    """Put the given rows where they belong and build everything the expectation needs."""
     given = set(case["given"])
     both = sorted(given & set(case["expect"]))
     if both:
@@ -231,33 +229,24 @@ def build_case(case: Mapping[str, Any], template: Template) -> Warehouse:
     if any(PERSON & set(row) for rows in case["expect"].values() for row in rows or ()):
         targets.add("core.identifiers")
     wanted = needed(targets, given, template)
-    warehouse = Warehouse("duckdb:///:memory:")
     settings = settings_of(case)
     counts = dict.fromkeys(metadata.tables, 0) | {name: len(rows or ()) for name, rows in case["given"].items()}
-    with warehouse.session() as session:
-        for schema in SCHEMAS:
-            session.exec_driver_sql(f"create schema if not exists {schema}")
-        for name in metadata.tables:
-            create(session, name, template.columns[name])
-        for name, rows in case["given"].items():
-            columns = template.columns.get(name)
-            if columns is None:
-                if name in template.errors:
-                    raise template.errors[name]
-                raise CaseError(f"given: there is no table {name}")
-            if name not in metadata.tables:
-                create(session, name, columns)
-            warehouse.insert(name, [typed_row(name, row, columns) for row in rows or ()], connection=session)
-        for name in build_order({name: template.models[name] for name in wanted}):
-            model = template.models[name]
-            nothing_in = not any(counts[other] for other in model.depends_on)
-            if nothing_in and template.rows.get(name) == 0 and model.materialized == "table":
-                create(session, name, template.columns[name])  # it was built over nothing before
-                counts[name] = 0
-                continue
-            params, stages = params_of(model, case, settings)
-            counts[name] = run_model(warehouse, session, model, params, stages)
-    return warehouse
+    for name, rows in case["given"].items():
+        columns = template.columns.get(name)
+        if columns is None:
+            if name in template.errors:
+                raise template.errors[name]
+            raise CaseError(f"given: there is no table {name}")
+        if template.rows.get(name):
+            session.exec_driver_sql(f"delete from {name}")
+        template.warehouse.insert(name, [typed_row(name, row, columns) for row in rows or ()], connection=session)
+    for name in build_order({name: template.models[name] for name in wanted}):
+        model = template.models[name]
+        if template.rows.get(name) == 0 and not any(counts[other] for other in model.depends_on):
+            counts[name] = 0  # it was built over nothing before
+            continue
+        params, stages = params_of(model, case, settings)
+        counts[name] = run_model(template.warehouse, session, model, params, stages)
 
 
 def typed_row(table: str, row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
@@ -271,17 +260,17 @@ def typed(value: Any, kind: str, what: str) -> Any:
     """A YAML value as its column holds it; what YAML may have misread is refused."""
     if value is None:
         return None
-    if kind.startswith("TIMESTAMP"):
+    if kind == "timestamp":
         return moment(value, what)
-    if kind == "VARCHAR":
+    if kind == "text":
         if isinstance(value, bool | float | date):
             raise CaseError(f"{what} is text, YAML read {value!r} as something else; put it in quotes")
         return str(value)
-    if kind == "BOOLEAN":
+    if kind == "boolean":
         if not isinstance(value, bool):
             raise CaseError(f"{what}: {value!r} is not true or false")
         return value
-    if kind == "DATE":
+    if kind == "date":
         return moment(value, what).date()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise CaseError(f"{what}: {value!r} is not a number")
@@ -293,29 +282,40 @@ def typed(value: Any, kind: str, what: str) -> Any:
 
 def check_case(case: Mapping[str, Any], template: Template) -> None:
     """Build and compare; CaseError with both sides side by side where they differ."""
-    warehouse = build_case(case, template)
     failures = []
-    for name, rows in case["expect"].items():
-        columns = {row["column_name"]: row["column_type"] for row in warehouse.read(f"select * from (describe {name})")}
-        found = warehouse.read(f"select * from {name}")
-        failure = compare(name, list(rows or ()), found, columns, lambda who: profile_of(warehouse, who))
-        if failure:
-            failures.append(failure)
+    with template.warehouse.session() as session:
+        try:
+            build_case(session, case, template)
+            for name, rows in case["expect"].items():
+                columns = template.warehouse.columns(name, connection=session) or {}
+                found = template.warehouse.read(f"select * from {name}", connection=session)
+                failure = compare(
+                    name, list(rows or ()), found, columns, lambda who: profile_of(template, session, who)
+                )
+                if failure:
+                    failures.append(failure)
+        finally:
+            session.rollback()
     if failures:
         raise CaseError("\n\n".join([case["about"].strip(), *failures]))
 
 
-def profile_of(warehouse: Warehouse, who: Mapping[str, str]) -> str | None:
+def profile_of(template: Template, session: sqlalchemy.Connection, who: Mapping[str, str]) -> str | None:
     """The profile of an identifier; None when it is quarantined."""
     found = set()
     for kind, value in who.items():
-        rows = warehouse.read(
+        rows = template.warehouse.read(
             "select profile_id from core.identifiers where identifier_kind = :kind and identifier_value = :value",
             kind=kind,
             value=str(value),
+            connection=session,
         )
         if not rows:
-            known = warehouse.read("select identifier_kind, identifier_value from core.identifiers order by all")
+            known = template.warehouse.read(
+                "select identifier_kind, identifier_value from core.identifiers "
+                "order by identifier_kind, identifier_value",
+                connection=session,
+            )
             listed = ", ".join(f"{row['identifier_kind']} {row['identifier_value']}" for row in known)
             raise CaseError(f"core.identifiers does not know {kind} {value}; it knows: {listed or 'nobody'}")
         found |= {row["profile_id"] for row in rows}

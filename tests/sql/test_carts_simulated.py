@@ -175,9 +175,8 @@ def busy_history(events: int) -> History:
     return history
 
 
-def build(people: dict[str, History]) -> dict[str, tuple[Any, ...]]:
+def build(warehouse: Warehouse, people: dict[str, History]) -> dict[str, tuple[Any, ...]]:
     """The same histories through the SQL; cart_key -> what `simulate` says."""
-    warehouse = Warehouse("duckdb:///:memory:")
     params = {**setting_params(Settings()), "as_of": AS_OF}
     orders = [(who, order) for who, history in people.items() for order in history.orders]
     events = [(who, event) for who, history in people.items() for event in history.events]
@@ -201,7 +200,7 @@ def build(people: dict[str, History]) -> dict[str, tuple[Any, ...]]:
         for schema in ("core", "staging"):
             session.exec_driver_sql(f"create schema if not exists {schema}")
         for table, columns in GIVEN.items():
-            session.exec_driver_sql(f"create table {table} ({columns})")
+            warehouse.execute(f"create table {table} ({columns})", connection=session)
             warehouse.insert(table, rows.get(table, []), connection=session)
         for name in MODELS:
             run_model(warehouse, session, read_model(ROOT / "sql" / "core" / f"{name}.sql"), params)
@@ -224,16 +223,16 @@ def build(people: dict[str, History]) -> dict[str, tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_sql_and_simulation_agree_on_random_histories(seed: int) -> None:
+def test_sql_and_simulation_agree_on_random_histories(empty_warehouse: Warehouse, seed: int) -> None:
     chance = random.Random(seed)
     people = {f"person {number}": random_history(chance, number) for number in range(1200)}
     expected = {key: cart for history in people.values() for key, cart in simulate(history).items()}
     assert {"ordered", "emptied", "expired", "open"} == {cart[2] for cart in expected.values()}
-    assert build(people) == expected
+    assert build(empty_warehouse, people) == expected
 
 
-def test_a_visitor_with_thousands_of_events_has_right_carts() -> None:
+def test_a_visitor_with_thousands_of_events_has_right_carts(empty_warehouse: Warehouse) -> None:
     history = busy_history(6000)
     expected = simulate(history)
     assert len(expected) == 12
-    assert build({"busy": history}) == expected
+    assert build(empty_warehouse, {"busy": history}) == expected

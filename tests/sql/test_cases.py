@@ -10,6 +10,7 @@ import pytest
 
 from include.errors import ConfigurationError
 from include.settings import ROOT
+from include.warehouse.engine import Warehouse
 from tests.sql.conftest import CaseError, Template, check_case, durations, load_case, make_template
 
 CASES = Path(__file__).resolve().parent
@@ -52,7 +53,7 @@ def small(tmp_path: Path) -> Template:
         path = tmp_path / f"{name}.sql"
         path.parent.mkdir(exist_ok=True)
         path.write_text(sql)
-    return make_template(tmp_path)
+    return make_template(tmp_path, Warehouse("duckdb://"))
 
 
 EXPECT = "expect: {core.profiles: "

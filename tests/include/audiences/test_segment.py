@@ -37,12 +37,10 @@ destinations: [{to: mailchimp, audience: Newsletter, fields: {TOWN: town}}]
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path) -> Warehouse:
-    made = Warehouse(f"duckdb:///{tmp_path / 'warehouse.duckdb'}")
-    made.ensure_tables()
-    made.execute(CARTS)
-    made.execute(PEOPLE)
-    return made
+def warehouse(empty_warehouse: Warehouse) -> Warehouse:
+    empty_warehouse.execute(CARTS)
+    empty_warehouse.execute(PEOPLE)
+    return empty_warehouse
 
 
 @pytest.fixture

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlglot import exp
 
 from include import identity
 from include.identity import normalise_email, to_e164
 from include.identity.sql import DESTINATION_KINDS, SQL_FUNCTIONS
 from include.settings import ROOT
 from include.warehouse.engine import Warehouse
-from include.warehouse.render import render
 
 DATA = Path(os.environ.get("REKINDLE_SHARED_DATA", ROOT.parent / "shared" / "data"))
 NAMES = sorted(SQL_FUNCTIONS)
+Hashes = Callable[[str, list[str]], list[str | None]]
 EMAILS = [
     "mary@example.com",
     "Mary@Example.com",
@@ -39,15 +40,28 @@ def python_twin(name: str) -> Callable[[str], str]:
     return getattr(identity, name)  # type: ignore[no-any-return]
 
 
-def sql_hashes(name: str, values: list[str]) -> list[str | None]:
-    warehouse = Warehouse("duckdb:///:memory:")
+@pytest.fixture(scope="module", params=["duckdb", "postgres"])
+def sql_hashes(request: pytest.FixtureRequest) -> Iterator[Hashes]:
+    """Hashes of values as an engine works them out."""
+    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
+    name = server.create() if server else ""
+    warehouse = Warehouse(server.url_of(name) if server else "duckdb://")
     warehouse.execute("create schema core")
     warehouse.execute("create table core.given (position bigint, value text)")
-    warehouse.insert("core.given", [{"position": i, "value": value} for i, value in enumerate(values)])
-    rows = warehouse.read(
-        render(f"select {name}(given.value) as h from core.given as given order by position", "duckdb", {})
-    )
-    return [row["h"] for row in rows]
+
+    def hashes(function: str, values: list[str]) -> list[str | None]:
+        warehouse.execute("delete from core.given")
+        warehouse.insert("core.given", [{"position": i, "value": value} for i, value in enumerate(values)])
+        rows = warehouse.read(
+            f"select {SQL_FUNCTIONS[function](exp.column('value')).sql('duckdb')} as h "
+            "from core.given order by position"
+        )
+        return [row["h"] for row in rows]
+
+    yield hashes
+    warehouse.close()
+    if server:
+        server.drop(name)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +85,7 @@ def sql_hashes(name: str, values: list[str]) -> list[str | None]:
         ("uid2_email_hash", "mary@example.com", "8ZBM8anXOlX6XeCsgjxEA97XGv1MMkjQC9zQhmVSu3k="),
     ],
 )
-def test_known_vectors(name: str, value: str, expected: str) -> None:
+def test_known_vectors(sql_hashes: Hashes, name: str, value: str, expected: str) -> None:
     assert python_twin(name)(value) == expected
     assert sql_hashes(name, [value]) == [expected]
 
@@ -88,20 +102,20 @@ def test_phone_hashes_differ_by_the_plus() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_sql_and_python_say_the_same(name: str) -> None:
+def test_sql_and_python_say_the_same(sql_hashes: Hashes, name: str) -> None:
     values = PHONES if "phone" in name else EMAILS
     assert sql_hashes(name, values) == [python_twin(name)(value) for value in values]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_empty_is_hashed(name: str) -> None:
+def test_nothing_empty_is_hashed(sql_hashes: Hashes, name: str) -> None:
     with pytest.raises(ValueError, match="nothing to hash"):
         python_twin(name)("")
     assert sql_hashes(name, [""]) == [None]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "phone" not in name])
-def test_sql_and_python_say_the_same_on_the_suites(name: str) -> None:
+def test_sql_and_python_say_the_same_on_the_suites(sql_hashes: Hashes, name: str) -> None:
     path = DATA / "email-validation" / "email_cases.jsonl"
     if not path.is_file():
         pytest.skip(f"the shared e-mail cases are not at {path}")
@@ -112,7 +126,7 @@ def test_sql_and_python_say_the_same_on_the_suites(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "phone" in name])
-def test_sql_and_python_say_the_same_on_numbers_of_every_region(name: str) -> None:
+def test_sql_and_python_say_the_same_on_numbers_of_every_region(sql_hashes: Hashes, name: str) -> None:
     path = DATA / "phone-validation" / "libphonenumber_examples.jsonl"
     if not path.is_file():
         pytest.skip(f"the shared phone numbers are not at {path}")
@@ -122,11 +136,9 @@ def test_sql_and_python_say_the_same_on_numbers_of_every_region(name: str) -> No
 
 
 @pytest.mark.parametrize("kind", sorted(DESTINATION_KINDS))
-def test_every_kind_is_made_from_an_identifier_we_hold(kind: str) -> None:
+def test_every_kind_is_made_from_an_identifier_we_hold(new_warehouse: Callable[[], Warehouse], kind: str) -> None:
     made = DESTINATION_KINDS[kind]
     value = "+15559876543" if made.source_kind == "phone" else "mary@example.com"
-    found = Warehouse("duckdb:///:memory:").scalar(
-        f"select {made.sql('value')} from (select '{value}' as value) as given"
-    )
+    found = new_warehouse().scalar(f"select {made.sql('value')} from (select '{value}' as value) as given")
     assert made.source_kind in {"email", "phone", "visitor_id"}
     assert found == (value if kind == made.source_kind else python_twin(kind)(value))

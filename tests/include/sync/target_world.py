@@ -45,10 +45,9 @@ destinations:
 class World:
     """People, an audience called `carts`, and what its destinations answered so far."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, warehouse: Warehouse) -> None:
         self.folder = folder
-        self.warehouse = Warehouse("duckdb://")
-        self.warehouse.ensure_tables()
+        self.warehouse = warehouse
         for statement in CORE.split(";"):
             self.warehouse.execute(statement)
         self.sequence = 0
@@ -185,7 +184,7 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_warehouse: Warehouse) -> World:
     monkeypatch.setenv("REKINDLE_AUDIENCES_DIR", str(tmp_path))
     get_settings.cache_clear()
-    return World(tmp_path)
+    return World(tmp_path, empty_warehouse)

@@ -36,13 +36,11 @@ class Tool(Paper):
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Warehouse]:
+def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_warehouse: Warehouse) -> Iterator[Warehouse]:
     (tmp_path / "carts.yaml").write_text(AUDIENCE)
     monkeypatch.setenv("REKINDLE_AUDIENCES_DIR", str(tmp_path))
     get_settings.cache_clear()
-    made = Warehouse("duckdb://")
-    made.ensure_tables()
-    yield made
+    yield empty_warehouse
     get_settings.cache_clear()
 
 

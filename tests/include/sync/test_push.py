@@ -97,10 +97,8 @@ def _audience_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 @pytest.fixture
-def warehouse() -> Warehouse:
-    made = Warehouse("duckdb://")
-    made.ensure_tables()
-    return made
+def warehouse(empty_warehouse: Warehouse) -> Warehouse:
+    return empty_warehouse
 
 
 def store_plan(warehouse: Warehouse, *rows: str, plan_id: str = "plan-1") -> None:

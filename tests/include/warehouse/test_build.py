@@ -30,10 +30,8 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 @pytest.fixture
-def warehouse() -> Warehouse:
-    made = Warehouse("duckdb:///:memory:")
-    made.ensure_tables()
-    return made
+def warehouse(empty_warehouse: Warehouse) -> Warehouse:
+    return empty_warehouse
 
 
 def test_a_model_is_built_as_of_a_time(write: Write, warehouse: Warehouse) -> None:

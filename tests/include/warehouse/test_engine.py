@@ -1,4 +1,4 @@
-"""Sessions, reading and writing on a DuckDB file and in memory."""
+"""Sessions, reading and writing: on DuckDB in a file and in memory, and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -19,12 +19,19 @@ from include.warehouse import engine
 from include.warehouse.engine import Warehouse, get_warehouse
 
 
-@pytest.fixture(params=["memory", "file"])
-def warehouse(request: pytest.FixtureRequest, tmp_path: Path) -> Warehouse:
-    url = "duckdb:///:memory:" if request.param == "memory" else f"duckdb:///{tmp_path}/test.duckdb"
-    made = Warehouse(url)
+@pytest.fixture(params=["memory", "file", "postgres"])
+def warehouse(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Warehouse]:
+    if request.param == "postgres":
+        server = request.getfixturevalue("postgres_server")
+        name = server.create(request.getfixturevalue("postgres_tables"))
+        made = Warehouse(server.url_of(name))
+        yield made
+        made.close()
+        server.drop(name)
+        return
+    made = Warehouse("duckdb:///:memory:" if request.param == "memory" else f"duckdb:///{tmp_path}/test.duckdb")
     made.ensure_tables()
-    return made
+    yield made
 
 
 def file_warehouse(tmp_path: Path) -> Warehouse:

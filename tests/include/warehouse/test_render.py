@@ -10,7 +10,8 @@ import pytest
 import sqlglot
 
 from include.errors import ConfigurationError
-from include.warehouse.render import FUNCTIONS, render
+from include.warehouse.engine import Warehouse
+from include.warehouse.render import FUNCTIONS, parse, render, render_tree
 
 AS_OF = datetime(2026, 3, 10, 12)
 STAGES = {"reminder": timedelta(hours=1), "nudge": timedelta(hours=24), "offer": timedelta(hours=72)}
@@ -195,3 +196,27 @@ def test_what_is_not_one_select_is_refused(sql: str) -> None:
 def test_the_dialect_is_the_engines() -> None:
     sql = "select a from core.x where a < :as_of - :gap"
     assert "INTERVAL '60 SECOND'" in render(sql, "postgres", {"as_of": AS_OF, "gap": timedelta(seconds=60)})
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("ana@shop.example", True),
+        ("zoë@bücher.example", True),
+        ("a\u00a0b@shop.example", True),  # a blank beyond ASCII is no blank, on any engine
+        ("a\u2003b@shop.example", True),
+        *((f"a{blank}b@shop.example", False) for blank in " \t\n\r\f"),
+        ("ana@shop", False),
+        ("ana@@shop.example", False),
+        ("ana@shop.example\n", False),
+        ("", False),
+        (None, None),
+    ],
+)
+def test_every_engine_sees_an_address_in_the_same_texts(
+    empty_warehouse: Warehouse, text: str | None, is_one: bool | None
+) -> None:
+    tree = render_tree(parse("select is_email(email) as is_one, tidy(email) as tidied from raw.contacts"), {})
+    empty_warehouse.insert("raw.contacts", [{"email": text}])
+    found = empty_warehouse.read(tree.sql(dialect="duckdb"))
+    assert found == [{"is_one": is_one, "tidied": (text or "").strip(" \t\n\r\u00a0") or None}]

@@ -93,10 +93,8 @@ def expected(rows: list[dict[str, str]]) -> dict[Node, tuple[str, object]]:
     return answer
 
 
-def found(rows: list[dict[str, str]]) -> dict[Node, tuple[str, object]]:
+def found(warehouse: Warehouse, rows: list[dict[str, str]]) -> dict[Node, tuple[str, object]]:
     """The same from the SQL models."""
-    warehouse = Warehouse("duckdb:///:memory:")
-    warehouse.ensure_tables()
     began = datetime(2026, 1, 1)
     dated = [{**row, "ordered_at": began + timedelta(minutes=number)} for number, row in enumerate(rows)]
     models = load_models()
@@ -122,9 +120,9 @@ def as_sets(answer: dict[Node, tuple[str, object]]) -> set[frozenset[Node]]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_identity_is_what_the_rules_say(seed: int) -> None:
+def test_identity_is_what_the_rules_say(empty_warehouse: Warehouse, seed: int) -> None:
     rows = records(seed)
-    wanted, got = expected(rows), found(rows)
+    wanted, got = expected(rows), found(empty_warehouse, rows)
     assert {node: state for node, (state, _) in got.items()} == {node: state for node, (state, _) in wanted.items()}
     assert as_sets(got) == as_sets(wanted)
 

@@ -1,0 +1,50 @@
+"""Where sqlglot's own translation is not enough: house dialects for engines that lack what our SQL uses.
+
+Models are written once, in DuckDB's dialect. Everything that turns a syntax tree into text for an engine calls
+`to_sql`, so that a gap is closed here once and no model ever asks which engine it runs on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlglot import exp
+from sqlglot.dialects.dialect import Dialect
+from sqlglot.dialects.postgres import Postgres
+from sqlglot.generators.postgres import PostgresGenerator
+
+
+class HousePostgresGenerator(PostgresGenerator):
+    """PostgreSQL, with text hashed over its UTF-8 bytes, base64, and arg_max."""
+
+    TRANSFORMS = {
+        **PostgresGenerator.TRANSFORMS,
+        exp.SHA2: lambda self, node: (
+            f"ENCODE(SHA{node.args['length'].name if node.args.get('length') else 256}"
+            f"(CONVERT_TO({self.sql(node, 'this')}, 'UTF8')), 'hex')"
+        ),
+        exp.Unhex: lambda self, node: f"DECODE({self.sql(node, 'this')}, 'hex')",
+        # PostgreSQL breaks base64 into lines.
+        exp.ToBase64: lambda self, node: f"REPLACE(ENCODE({self.sql(node, 'this')}, 'base64'), CHR(10), '')",
+        exp.ArgMax: lambda self, node: _first_by(self, node, "DESC"),
+        exp.ArgMin: lambda self, node: _first_by(self, node, "ASC"),
+    }
+
+
+class HousePostgres(Postgres):
+    """PostgreSQL as the house writes it."""
+
+    Generator = HousePostgresGenerator
+
+
+def _first_by(generator: Any, node: exp.Expr, order: str) -> str:
+    value, by = generator.sql(node, "this"), generator.sql(node, "expression")
+    return f"(ARRAY_AGG({value} ORDER BY {by} {order}) FILTER(WHERE NOT {value} IS NULL AND NOT {by} IS NULL))[1]"
+
+
+_HOUSE: dict[str, type[Dialect]] = {"postgres": HousePostgres}
+
+
+def to_sql(tree: exp.Expr, dialect: str, *, copy: bool = True) -> str:
+    """The text of a statement in an engine's dialect; with `copy=False` the tree may be changed."""
+    return tree.sql(dialect=_HOUSE.get(dialect, dialect), copy=copy)
