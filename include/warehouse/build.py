@@ -20,6 +20,7 @@ from include.errors import ConfigurationError, QualityGateFailed
 from include.settings import Settings, get_settings
 from include.warehouse import postgres
 from include.warehouse.engine import Warehouse
+from include.warehouse.incremental import Build, Update, begin_build, current_build, finish_build, leave_trail
 from include.warehouse.models import Model, build_order, load_models
 from include.warehouse.render import render
 
@@ -55,7 +56,8 @@ def build_model(warehouse: Warehouse, name: str, as_of: datetime) -> int:
         raise ConfigurationError(f"{name} is a segment; it is built for an audience, with the audience's params")
     began = time.monotonic()
     with warehouse.session() as session:
-        rows = run_model(warehouse, session, model, {**setting_params(), "as_of": as_of})
+        build = current_build(warehouse, session)
+        rows = run_model(warehouse, session, model, {**setting_params(), "as_of": as_of}, build=build)
     log.info("built %s: %s rows in %.2f s", name, rows, time.monotonic() - began)
     return rows
 
@@ -73,14 +75,18 @@ def build_tables(
     """
     models = load_models()
     warehouse.ensure_tables()
+    build = begin_build(warehouse, as_of, setting_params(), full_refresh=full_refresh)
     rows = {}
     for name in build_order(models):
-        if models[name].schema not in ("staging", "core", "reports") or models[name].materialized == "view":
+        if models[name].schema not in ("staging", "core", "reports"):
+            continue
+        if models[name].schema == "reports" and models[name].materialized == "view":
             continue
         began = time.monotonic()
         rows[name] = build_model(warehouse, name, as_of)
         if told is not None:
             told(name, rows[name], time.monotonic() - began)
+    finish_build(warehouse, build)
     ensure_views(warehouse)
     return rows
 
@@ -120,15 +126,46 @@ def run_model(
     stages: Mapping[str, timedelta] | None = None,
     *,
     into: str | None = None,
+    build: Build | None = None,
 ) -> int:
-    """Build one model inside an open session; the change-over happens when the session commits."""
+    """Build one model inside an open session; the change-over happens when the session commits.
+
+    Within an incremental `build` only what it touched is worked out; without one, everything.
+    """
     target = into or model.name
-    query = render(model.sql, warehouse.dialect, params, stages, where=model.where)
+    incremental = build is not None and not build.is_full and model.schema in ("staging", "core")
+    query = render(model.sql, warehouse.dialect, params, stages, where=model.where, incremental=incremental)
     with _naming(model):
         if model.materialized == "view":
-            _replace_view(warehouse, session, target, query)
-            return _count(session, target)
-        return _replace_table(warehouse, session, target, query, model)
+            if not incremental:
+                _replace_view(warehouse, session, target, query)
+            return 0
+
+        def rebuild() -> int:
+            return _replace_table(warehouse, session, target, query, model)
+
+        if build is None or not incremental:
+            return (
+                rebuild() if target != "core.identifiers" else _rebuild_identifiers(warehouse, session, rebuild, params)
+            )
+        Update(warehouse, session, model, params, build, rebuild).run()
+        return _count(session, target)
+
+
+def _rebuild_identifiers(
+    warehouse: Warehouse, session: sqlalchemy.Connection, rebuild: Callable[[], int], params: Mapping[str, Any]
+) -> int:
+    """All identities anew; profiles that went into others leave a trail."""
+    before = warehouse.columns("core.identifiers", connection=session)
+    if not before or "node" not in before or warehouse.columns("core.profile_merges", connection=session) is None:
+        return rebuild()
+    old = "core.identifiers__old"
+    _run(session, f"drop table if exists {old}")
+    _run(session, f"create table {old} as select node, profile_id from core.identifiers")
+    rows = rebuild()
+    leave_trail(warehouse, session, old, "select node, profile_id from core.identifiers", params["as_of"])
+    _run(session, f"drop table {old}")
+    return rows
 
 
 @contextmanager

@@ -100,6 +100,20 @@ class Warehouse:
     def __repr__(self) -> str:
         return f"Warehouse({self._parsed.render_as_string(hide_password=True)})"
 
+    @property
+    def deletes_rows(self) -> bool:
+        """Whether single rows can be deleted, which an incremental build needs."""
+        return self.dialect in ("duckdb", "postgres")
+
+    @property
+    def version(self) -> str:
+        """The engine's version as far as stored hashes depend on it."""
+        if self.dialect == "duckdb":
+            import duckdb
+
+            return str(duckdb.__version__)
+        return ""
+
     def close(self) -> None:
         """Give connections back to a server; a warehouse that is closed can be used again."""
         self._engine.dispose()
@@ -198,6 +212,16 @@ class Warehouse:
         """Run one statement."""
         with self._joined(connection) as session:
             session.execute(*self._statement(sql, params))
+
+    def clear(self, table: str, *, connection: sqlalchemy.Connection) -> None:
+        """Take every row out of a table."""
+        _check_name(table)
+        if self.deletes_rows and connection.execute(sqlalchemy.text(f"select 1 from {table} limit 1")).fetchall():
+            connection.exec_driver_sql(f"delete from {table}")
+
+    def run_text(self, statement: str, connection: sqlalchemy.Connection) -> None:
+        """Run finished SQL as it stands: no placeholders are looked for in it."""
+        connection.exec_driver_sql(statement.replace("%", "%%") if self.dialect == "postgres" else statement)
 
     def stream(
         self, sql: str, batch: int, *, connection: sqlalchemy.Connection | None = None, **params: Any

@@ -38,15 +38,16 @@ _CORE_MAY_READ_OF_SYNC = {"sync.opt_outs"}
 _DIRECTIVE = re.compile(r"^\s*materialized:\s*(\w+)(?: by (\w+))?\s*$", re.MULTILINE)
 _FILE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
-Materialized = Literal["table", "view", "incremental", "work"]
+Materialized = Literal["table", "view", "incremental", "folded", "work"]
 
 
 @dataclass(frozen=True)
 class Model:
     """One SQL file. `description` is its header comment without the dashes.
 
-    `table` is rebuilt whole; `incremental` keeps its rows but those whose `key` was touched; `work` holds what the last
-    build worked on: everything after a full build, else the touched part; `view` holds nothing.
+    `table` is rebuilt whole; `incremental` keeps its rows but those whose `key` was touched; `folded` (smallest and
+    largest values by group) takes new rows into those it has; `work` holds what the last build worked on: everything
+    after a full build, else the touched part; `view` holds nothing.
     """
 
     name: str
@@ -162,8 +163,10 @@ def _read(path: Path, folder: str) -> tuple[Model, list[tuple[str, int]]]:
         raise ConfigurationError(
             f"{where}: materialized is {', '.join(get_args(Materialized))}; '{materialized}' is none of them"
         )
-    if (materialized == "incremental") is (key is None):
-        raise ConfigurationError(f"{where}: only an incremental model has a key: `-- materialized: incremental by key`")
+    if (materialized in ("incremental", "folded")) is (key is None):
+        raise ConfigurationError(
+            f"{where}: an incremental or folded model has a key, no other has: `-- materialized: incremental by key`"
+        )
     if folder == "sync" and materialized != "view":
         raise ConfigurationError(f"{where}: a file in sync/ is a view over the ledger; add `-- materialized: view`")
     # A segment is anybody's SQL and is read in full; our own files are read by their tokens, six times quicker, and a

@@ -41,20 +41,23 @@ def render(
     *,
     where: str = "the SQL",
     incremental: bool = False,
+    instead: Mapping[str, str] | None = None,
 ) -> str:
     """The statement in `dialect` with every placeholder filled; `where` names the file in errors.
 
     With `incremental`, `touched_profile(x)` and its kind ask for the keys of this build; without, they are true.
+    `instead` names tables and the queries (DuckDB's dialect) that are read in their place.
     """
     tree = parse(sql, where)
     used = {name: params[name] for name in _placeholders(sql, where) if name in params}
-    key = (sql, where, dialect, repr(used), repr(stages), str(incremental))
+    key = (sql, where, dialect, repr(used), repr(stages), str(incremental), repr(instead))
     if key not in _rendered:
         if len(_rendered) >= _REMEMBERED:
             _rendered.clear()
-        _rendered[key] = to_sql(
-            render_tree(tree, params, stages, where=where, incremental=incremental), dialect, copy=False
-        )
+        filled = render_tree(tree, params, stages, where=where, incremental=incremental)
+        for name, query in (instead or {}).items():
+            _read_instead(filled, name, render_tree(parse(query, where), params, where=where, incremental=incremental))
+        _rendered[key] = to_sql(filled, dialect, copy=False)
     return _rendered[key]
 
 
@@ -100,6 +103,14 @@ def render_tree(
         else:
             node.replace(literal(value, f"{where}: :{name}"))
     return filled
+
+
+def _read_instead(tree: exp.Expr, name: str, query: exp.Expr) -> None:
+    """Put a query where a statement reads a table."""
+    for table in list(tree.find_all(exp.Table)):
+        if f"{table.db}.{table.name}".lower() == name:
+            alias = table.alias or table.name
+            table.replace(exp.Subquery(this=query.copy(), alias=exp.TableAlias(this=exp.to_identifier(alias))))
 
 
 @lru_cache(maxsize=512)

@@ -5,15 +5,17 @@ is one Python file because of that: no SQL changes when one is added. `loaded_at
 the watermark of everything downstream. All times are UTC without an offset.
 
 `sync` is append-only: nothing here is ever updated, the newest row of a key is what holds.
+
+`core.touched_*` are the keys that a build works out anew (`incremental.py`); they stay until the next build begins.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, Double, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Date, DateTime, Double, MetaData, Table, Text
 
 metadata = MetaData()
 
-_TYPES = {"text": Text, "bigint": BigInteger, "double": Double, "boolean": Boolean, "timestamp": DateTime}
+_TYPES = {"date": Date, "text": Text, "bigint": BigInteger, "double": Double, "boolean": Boolean, "timestamp": DateTime}
 
 
 def _table(name: str, columns: str) -> Table:
@@ -361,3 +363,40 @@ _table(
     recorded_at timestamp
     """,
 )
+
+_table(
+    "sync.builds",
+    """
+    build_id text
+    status text         begun or finished
+    is_full boolean     everything was built anew
+    as_of timestamp
+    fingerprint text    of the models, the settings and the engine
+    recorded_at timestamp
+    """,
+)
+_table(
+    "sync.build_loads",
+    """
+    build_id text
+    table_name text
+    source text
+    loaded_until timestamp  the newest load of this source that the build took in
+    """,
+)
+_table(
+    "core.profile_merges",
+    """
+    profile_id text     the name that is gone
+    into_profile_id text  the profile that has its identifiers now
+    merged_at timestamp as_of of the build that joined them
+    """,
+)
+_table("core.touched_records", "record text  what its identifiers have in common\nnode text")
+_table("core.touched_events", "event_key text")
+_table("core.touched_days", "day date")
+_table("core.touched_visits", "session_key text")
+_table("core.touched_walkers", "visitor_id text  browsers whose visits have no session id and are cut anew")
+_table("core.touched_nodes", "node text")
+_table("core.touched_visitors", "visitor_id text")
+_table("core.touched_profiles", "profile_id text")

@@ -1,5 +1,6 @@
 -- A row is a CRM id or login, and the person it belongs to by CRM ids, merges, logins and orders alone.
 -- Key: node (see core.identifier_links).
+-- materialized: work
 -- Inputs: core.identifier_links.
 -- Rules: neither kind is ever quarantined (3). `component` is the smallest node of the person. Two rounds over the
 -- neighbours settle nearly everyone; the recursion only walks what is left of longer chains, so it stays small.

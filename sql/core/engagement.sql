@@ -1,5 +1,6 @@
 -- A row is one e-mail or ad touch of a profile: sent, delivered, open, click, bounce, complaint or unsubscribe.
 -- Key: source, engagement_id. A touch of nobody we know has no row.
+-- materialized: incremental by profile_id
 -- Inputs: staging.engagement, core.record_profiles.
 -- Rules: rows dated at or after as_of do not exist yet (11; core.record_profiles leaves them out).
 select

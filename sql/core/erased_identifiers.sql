@@ -1,5 +1,6 @@
 -- A row is an identifier of somebody who was erased: records that carry it, dated before `erased_until`, do not exist.
 -- Key: node (see core.identifier_links).
+-- materialized: incremental by node
 -- Inputs: staging.suppressions (reason erased), staging.consents, staging.contact_identifiers, core.identifier_links,
 -- core.strong_components.
 -- Rules (21): erased is the whole person: every CRM id, login and e-mail joined to the one named, what her contacts ever
@@ -17,6 +18,11 @@ with recursive newest as (
     where
         reason = 'erased'
         and coalesce(changed_at, timestamp '1970-01-01 00:00:00') < :as_of
+        and (
+            (kind = 'email' and touched_node('3:' || value))
+            or (kind = 'phone' and touched_node('4:' || value))
+            or (kind = 'contact_id' and (touched_node('1:' || value) or touched_node('1:' || source || ':' || value)))
+        )
     qualify
         row_number() over (
             partition by source, kind, value, channel
@@ -60,7 +66,9 @@ held as (
             when kind = 'phone' and value like '+%' then '4:' || value
         end as node
     from staging.contact_identifiers
-    where kind in ('user_id', 'email', 'phone')
+    where
+        kind in ('user_id', 'email', 'phone')
+        and touched_node('1:' || source || ':' || contact_id)
 ),
 
 held_by_one as (
@@ -239,6 +247,7 @@ answers as (
     where
         status = 'granted'
         and changed_at < :as_of
+        and touched_node('1:' || source || ':' || contact_id)
     union all
     select
         '3:' || email as node,
@@ -247,6 +256,7 @@ answers as (
     where
         status = 'granted'
         and changed_at < :as_of
+        and touched_node('3:' || email)
 ),
 
 returns as (

@@ -1,37 +1,26 @@
 -- A row is two identifiers that were seen together on a record (or on the records of one order), or, with node_b null,
 -- an identifier that was seen at all.
 -- Key: node_a, node_b.
--- Inputs: every staging table that carries identifiers; the events are read once.
+-- Inputs: core.event_identities and every other staging table that carries identifiers.
+-- materialized: work
 -- A node is an identifier as one text: 1:<source>:<contact id>, 2:<login>, 3:<e-mail>, 4:<phone>, 5:<browser>. The text
 -- order of nodes is the order of kinds, strong before weak; node_a is always the smaller one.
 -- Rules: only records dated before as_of (11). Ids merged in a CRM are linked to the survivor (5). A phone is an identifier
 -- only when its country is known (it starts with +). Records with one transaction id are one order and share their
--- identifiers (5), unless the number is none: one source knows two people under it, or it was seen on more browsers than
+-- identifiers (5), unless the number is none: it says '(not set)', one source knows two people under it, or it was seen on more browsers than
 -- an order can be; a login or CRM id that would meet more than :quarantine_above others this way (a till, a guest account)
 -- is not linked by its orders. An unknown time counts as 1970.
-with event_records as (
-    select
-        source,
-        user_id,
-        email,
-        visitor_id,
-        case when event_name = 'purchase' then transaction_id end as transaction_id,
-        occurred_at
-    from staging.events
-    where occurred_at < :as_of
-),
-
-event_sets as (
+with event_sets as (
     select
         source,
         user_id,
         email,
         visitor_id,
         transaction_id,
-        min(occurred_at) as first_seen_at,
-        max(occurred_at) as last_seen_at
-    from event_records
-    group by source, user_id, email, visitor_id, transaction_id
+        first_seen_at,
+        last_seen_at
+    from core.event_identities
+    where touched_visitor(visitor_id)
 ),
 
 contact_records as (
@@ -47,6 +36,7 @@ contact_records as (
             else coalesce(created_at, timestamp '1970-01-01 00:00:00')
         end as last_seen_at
     from staging.contacts
+    where touched_node(coalesce('1:' || source || ':' || contact_id, '2:' || user_id, '3:' || email, '4:' || phone))
 ),
 
 contact_identifiers as (
@@ -62,7 +52,9 @@ contact_identifiers as (
         on
             held.source = contact_records.source
             and held.contact_id = contact_records.contact_id
-    where held.is_current
+    where
+        held.is_current
+        and touched_node('1:' || held.source || ':' || held.contact_id)
 ),
 
 records as (
@@ -115,11 +107,22 @@ records as (
         email,
         phone,
         visitor_id,
-        transaction_id,
+        case when lower(transaction_id) not in ('(not set)', '<other>') then transaction_id end as transaction_id,
         ordered_at as first_seen_at,
         ordered_at as last_seen_at
     from staging.orders
-    where ordered_at < :as_of
+    where
+        ordered_at < :as_of
+        and touched_node(
+            coalesce(
+                '1:' || source || ':' || contact_id,
+                '2:' || user_id,
+                '3:' || email,
+                '5:' || visitor_id,
+                '6:' || transaction_id,
+                '4:' || phone
+            )
+        )
     union all
     select
         source,
@@ -133,7 +136,11 @@ records as (
         coalesce(created_at, updated_at) as first_seen_at,
         coalesce(created_at, updated_at) as last_seen_at
     from staging.carts
-    where coalesce(created_at, updated_at) < :as_of
+    where
+        coalesce(created_at, updated_at) < :as_of
+        and touched_node(
+            coalesce('1:' || source || ':' || contact_id, '2:' || user_id, '3:' || email, '5:' || visitor_id)
+        )
     union all
     select
         source,
@@ -147,7 +154,9 @@ records as (
         coalesce(started_at, updated_at, timestamp '1970-01-01 00:00:00') as first_seen_at,
         coalesce(started_at, updated_at, timestamp '1970-01-01 00:00:00') as last_seen_at
     from staging.subscriptions
-    where coalesce(started_at, updated_at, timestamp '1970-01-01 00:00:00') < :as_of
+    where
+        coalesce(started_at, updated_at, timestamp '1970-01-01 00:00:00') < :as_of
+        and touched_node(coalesce('1:' || source || ':' || contact_id, '2:' || user_id, '3:' || email))
     union all
     select
         source,
@@ -161,7 +170,9 @@ records as (
         occurred_at as first_seen_at,
         occurred_at as last_seen_at
     from staging.engagement
-    where occurred_at < :as_of
+    where
+        occurred_at < :as_of
+        and touched_node(coalesce('1:' || source || ':' || contact_id, '3:' || email, '5:' || visitor_id))
     union all
     select
         source,
@@ -175,7 +186,9 @@ records as (
         coalesce(changed_at, timestamp '1970-01-01 00:00:00') as first_seen_at,
         coalesce(changed_at, timestamp '1970-01-01 00:00:00') as last_seen_at
     from staging.consents
-    where coalesce(changed_at, timestamp '1970-01-01 00:00:00') < :as_of
+    where
+        coalesce(changed_at, timestamp '1970-01-01 00:00:00') < :as_of
+        and touched_node(coalesce('1:' || source || ':' || contact_id, '3:' || email))
 ),
 
 record_nodes as (

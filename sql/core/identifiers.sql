@@ -1,5 +1,6 @@
 -- A row is an identifier and the profile it points at: the answer of identity.
 -- Key: identifier_kind, identifier_value (a contact_id is written <source>:<id>; an id merged into another is a row too).
+-- materialized: incremental by node
 -- Inputs: core.strong_identifiers, core.strong_components, core.living_links, core.erased_identifiers.
 -- Rules: a strong identifier (contact_id, user_id, email) has the profile it was joined into. A weak one (browser, phone)
 -- is `joined` to the one strong profile it has met; `shared` once it has met two, and then has a profile of its own for
@@ -7,6 +8,7 @@
 -- profile, which goes to the strong profile it touches through a joined browser or phone, if that is exactly one.
 -- What would join more than :quarantine_above profiles (`joins`: strong profiles met, and anonymous weak ones met) is
 -- `quarantined` and has no profile (3). Erased identifiers are not here (21).
+-- node is kind and value as one text (core.identifier_links).
 -- profile_id: see core.strong_identifiers; an anonymous or shared one is named after its own first seen weak identifier.
 with recursive weak as (
     select
@@ -262,5 +264,6 @@ select
     state,
     joins,
     nullif(first_seen_at, timestamp '1970-01-01 00:00:00') as first_seen_at,
-    nullif(last_seen_at, timestamp '1970-01-01 00:00:00') as last_seen_at
+    nullif(last_seen_at, timestamp '1970-01-01 00:00:00') as last_seen_at,
+    node
 from answers

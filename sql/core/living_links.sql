@@ -1,5 +1,6 @@
 -- A row is a link of core.identifier_links that may be used: nobody erased, no quarantined e-mail.
 -- Key: node_a, node_b.
+-- materialized: work
 -- Inputs: core.identifier_links, core.strong_components, core.erased_identifiers.
 -- Rules (3, 21): what was seen for the last time before `erased_until` is gone; what was also seen after it begins there.
 with quarantined as (

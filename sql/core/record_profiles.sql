@@ -1,5 +1,6 @@
 -- A row is a record of a source (contact, order, cart, subscription, e-mail or ad touch) and the profile it belongs to.
 -- Key: record_kind, source, record_id. A record that belongs to nobody has no row.
+-- materialized: work
 -- Inputs: staging.contacts, staging.orders, staging.carts, staging.subscriptions, staging.engagement, core.identifiers,
 -- core.erased_identifiers.
 -- Rules: the first strong identifier with a profile, in the order contact_id, user_id, email; otherwise the browser's
@@ -21,6 +22,7 @@ with records as (
             else coalesce(created_at, timestamp '1970-01-01 00:00:00')
         end as dated_at
     from staging.contacts
+    where touched_node(coalesce('1:' || source || ':' || contact_id, '2:' || user_id, '3:' || email, '4:' || phone))
     union all
     select
         'order' as record_kind,
@@ -33,6 +35,17 @@ with records as (
         phone,
         ordered_at as dated_at
     from staging.orders
+    where
+        touched_node(
+            coalesce(
+                '1:' || source || ':' || contact_id,
+                '2:' || user_id,
+                '3:' || email,
+                '5:' || visitor_id,
+                '6:' || transaction_id,
+                '4:' || phone
+            )
+        )
     union all
     select
         'cart' as record_kind,
@@ -45,6 +58,7 @@ with records as (
         null as phone,
         coalesce(created_at, updated_at) as dated_at
     from staging.carts
+    where touched_node(coalesce('1:' || source || ':' || contact_id, '2:' || user_id, '3:' || email, '5:' || visitor_id))
     union all
     select
         'subscription' as record_kind,
@@ -57,6 +71,7 @@ with records as (
         null as phone,
         coalesce(started_at, updated_at, timestamp '1970-01-01 00:00:00') as dated_at
     from staging.subscriptions
+    where touched_node(coalesce('1:' || source || ':' || contact_id, '2:' || user_id, '3:' || email))
     union all
     select
         'engagement' as record_kind,
@@ -69,6 +84,7 @@ with records as (
         null as phone,
         occurred_at as dated_at
     from staging.engagement
+    where touched_node(coalesce('1:' || source || ':' || contact_id, '3:' || email, '5:' || visitor_id))
 ),
 
 identifiers as (
@@ -77,7 +93,9 @@ identifiers as (
         identifier_value,
         profile_id
     from core.identifiers
-    where profile_id is not null
+    where
+        profile_id is not null
+        and touched_node(node)
 ),
 
 erased as (
@@ -86,6 +104,7 @@ erased as (
         identifier_value,
         erased_until
     from core.erased_identifiers
+    where touched_node(node)
 ),
 
 matched as (

@@ -1,5 +1,6 @@
 -- A row is a strong identifier (CRM id, login, e-mail) and the person it belongs to, before erasures.
 -- Key: node (see core.identifier_links).
+-- materialized: work
 -- Inputs: core.identifier_links, core.account_components.
 -- Rules: strong identifiers join profiles (1). An e-mail that would join more than :quarantine_above profiles is
 -- quarantined first (3): `joins` counts the people it was seen with by CRM id or login, and the browsers it was seen on

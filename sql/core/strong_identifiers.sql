@@ -1,5 +1,6 @@
 -- A row is a strong identifier (CRM id, login, e-mail) with the profile it belongs to.
 -- Key: node (see core.identifier_links).
+-- materialized: work
 -- Inputs: core.strong_components, core.erased_identifiers, core.living_links.
 -- Rules: strong identifiers join profiles (1). Who came back after an erasure is joined anew, from what was seen together
 -- since her consent alone (21). A profile is named after the strong identifier that was seen first (the smallest node

@@ -1,6 +1,7 @@
 -- Paid plans and e-mail subscriptions, and whether they run at as_of.
 --
 -- One row is a subscription of a source, or the e-mail consent a source holds of a person. Key: subscription_key.
+-- materialized: incremental by profile_id
 -- Inputs: staging.subscriptions, staging.consents, core.record_profiles, core.identifiers, core.erased_identifiers.
 --
 -- Rules a marketer asks about (13 and 14):
@@ -9,7 +10,16 @@
 --   * A plan that is cancelled, expired or failed and has no end of a paid period ended when it was cancelled, else
 --     with its last version.
 --   * Consent to e-mail is an e-mail subscription since the first yes after the last other answer; a no ends it.
-with own_subscriptions as (
+with identifiers as (
+    select
+        identifier_kind,
+        identifier_value,
+        profile_id
+    from core.identifiers
+    where touched_node(node)
+),
+
+own_subscriptions as (
     select
         subscriptions.source || ':' || subscriptions.subscription_id as subscription_key,
         record_profiles.profile_id,
@@ -43,11 +53,11 @@ answers as (
         consents.status,
         consents.changed_at
     from staging.consents as consents
-    left join core.identifiers as by_contact
+    left join identifiers as by_contact
         on
             by_contact.identifier_kind = 'contact_id'
             and consents.source || ':' || consents.contact_id = by_contact.identifier_value
-    left join core.identifiers as by_email
+    left join identifiers as by_email
         on by_email.identifier_kind = 'email' and consents.email = by_email.identifier_value
     left join core.erased_identifiers as erased_contacts
         on
@@ -58,6 +68,9 @@ answers as (
     where
         consents.channel = 'email'
         and coalesce(consents.changed_at < :as_of, true)
+        and touched_node(
+            coalesce('1:' || consents.source || ':' || consents.contact_id, '3:' || consents.email)
+        )
         -- What was answered before an erasure is gone (rule 21).
         and (
             erased_contacts.identifier_value is null

@@ -1,5 +1,6 @@
 -- A row is a reason not to send something to a profile.
 -- Key: profile_id, channel, reason, source.
+-- materialized: incremental by profile_id
 -- Inputs: staging.suppressions, sync.opt_outs, staging.engagement (bounces and complaints), core.identifiers,
 -- core.living_links, core.strong_identifiers, staging.contact_identifiers, core.erased_identifiers.
 -- Rules: of one source, identifier, channel and reason the latest statement before as_of holds, and counts while it is
@@ -55,6 +56,7 @@ bad_touches as (
         type in ('bounce', 'complaint')
         and channel = 'email'
         and occurred_at < :as_of
+        and touched_node(coalesce('1:' || source || ':' || contact_id, '3:' || email))
     group by source, contact_id, email, type
 ),
 
@@ -144,6 +146,7 @@ holders as (
     where
         identifier_kind in ('email', 'phone', 'contact_id')
         and profile_id is not null
+        and touched_node(node)
     union
     select
         'phone' as kind,
@@ -163,7 +166,9 @@ holders as (
         on
             contacts.identifier_kind = 'contact_id'
             and contacts.identifier_value = held.source || ':' || held.contact_id
-    where held.kind in ('email', 'phone')
+    where
+        held.kind in ('email', 'phone')
+        and touched_node('1:' || held.source || ':' || held.contact_id)
 ),
 
 holder_domains as (

@@ -1,5 +1,6 @@
 -- A row is a product line of a web event, of the copy of the event that staging.events kept.
 -- Key: event_key, item_index.
+-- materialized: incremental by event_key
 -- Inputs: raw.event_items, staging.events.
 -- Rules (7): a name stands in for a missing sku; a line with neither, or with a negative quantity, is in
 -- staging.rejected_rows; quantity null is 1, price null is 0.
@@ -39,7 +40,8 @@ select
     trimmed.item_index,
     coalesce(trimmed.quantity, 1) as quantity,
     coalesce(trimmed.price, 0) as price,
-    trimmed.loaded_at
+    trimmed.loaded_at,
+    key_hash(trimmed.event_key) as event_hash
 from trimmed
 inner join events
     on trimmed.event_key = events.event_key

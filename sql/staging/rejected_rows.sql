@@ -1,5 +1,6 @@
 -- A row is a row of a source that was left out because it is malformed, with the reason in words.
 -- Key: none (the same bad row loaded twice is here twice).
+-- materialized: incremental by load
 -- Inputs: raw.rejected_rows (what a source could not type) and every raw table with what its staging model leaves out.
 -- Rules: superseded versions and deleted records are not malformed and not here, nor are events without a visitor id
 -- (somebody who refused is not written down a second time, 6); each reason mirrors a condition of the
