@@ -1,3 +1,4 @@
+-- materialized: incremental by profile_id
 -- Carts of profiles over time, from the web and from CRM and shop.
 --
 -- One row is a cart. Key: cart_key. Inputs: core.cart_events, core.shop_carts, core.cart_lines, core.cart_closings.
@@ -10,36 +11,36 @@
 --   open      none of these
 -- A cart in two currencies has neither value nor currency. A shop's cart that comes without lines keeps its own total.
 -- A web cart that never held anything is none.
-with web_events as (
+-- Time alone changes one thing: a cart that was open at the last build expires when last_activity_at + cart_lifetime
+-- falls before as_of. The profiles of such rows are touched in every build.
+with web_facts as (
     select
         cart_key,
         profile_id,
         source,
-        page_location,
-        quantity_after,
-        occurred_at,
-        row_number() over (
-            partition by cart_key
-            order by case when page_location is null then 1 else 0 end asc, line_order desc
-        ) as page_recency
+        max(case when page_location is not null then line_order end) as last_page_order,
+        min(occurred_at) as started_at,
+        max(occurred_at) as last_activity_at
     from core.cart_events
+    group by cart_key, profile_id, source
+    having max(effect) > 0
 ),
 
 web_carts as (
     select
-        cart_key,
-        profile_id,
-        source,
+        web_facts.cart_key,
+        web_facts.profile_id,
+        web_facts.source,
         cast(null as text) as cart_id,
         cast(null as text) as status,
         cast(null as text) as currency,
-        max(page_location) filter (where page_recency = 1) as cart_url,
+        pages.page_location as cart_url,
         cast(null as double) as total_amount,
-        min(occurred_at) as started_at,
-        max(occurred_at) as last_activity_at
-    from web_events
-    group by cart_key, profile_id, source
-    having max(quantity_after) > 0
+        web_facts.started_at,
+        web_facts.last_activity_at
+    from web_facts
+    left join core.cart_events as pages
+        on web_facts.cart_key = pages.cart_key and web_facts.last_page_order = pages.line_order
 ),
 
 carts as (
@@ -70,6 +71,7 @@ contents as (
         string_agg(cast(quantity as text) || ' x ' || name, ', ' order by line_number asc)
         filter (where line_number <= 10) as items
     from core.cart_lines
+    where touched_profile(profile_id)
     group by cart_key
 ),
 

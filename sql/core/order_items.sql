@@ -1,7 +1,8 @@
+-- materialized: incremental by profile_id
 -- What was bought.
 --
 -- One row is a line of an order. Key: order_key, line_number. Inputs: core.order_records, core.orders,
--- staging.order_items, core.event_items.
+-- staging.order_items, core.action_profiles.
 --
 -- Lines of one record only, so that an order told twice is not counted twice: the shop's or CRM's where it has lines,
 -- else the purchase event's.
@@ -34,9 +35,9 @@ with record_lines as (
         items.quantity,
         items.price
     from core.order_records as records
-    inner join core.event_items as items
+    inner join core.action_profiles as items
         on records.order_id = items.event_key
-    where records.is_web
+    where records.is_web and items.sku is not null
 ),
 
 ranked as (
@@ -57,6 +58,7 @@ ranked as (
 
 select
     ranked.order_key,
+    orders.profile_id,
     row_number() over (
         partition by ranked.order_key
         -- Line ids are numbers written as text: the shorter is the smaller.
@@ -69,4 +71,4 @@ select
 from ranked
 inner join core.orders as orders
     on ranked.order_key = orders.order_key
-where ranked.record_choice = 1
+where ranked.record_choice = 1 and touched_profile(orders.profile_id)

@@ -1,3 +1,4 @@
+-- materialized: incremental by profile_id
 -- Whose carts and visits an order answers.
 --
 -- One row is an order and a profile. Key: order_key, profile_id. Inputs: core.order_records, core.identifiers.
@@ -17,6 +18,17 @@ with records as (
         phone
     from core.order_records
     where profile_id is not null
+),
+
+identifiers as (
+    select
+        identifier_kind,
+        identifier_value,
+        profile_id
+    from core.identifiers
+    where
+        profile_id is not null
+        and touched_profile(profile_id)
 ),
 
 carried_identifiers as (
@@ -61,7 +73,7 @@ answered as (
         carried_identifiers.order_key,
         identifiers.profile_id
     from carried_identifiers
-    inner join core.identifiers as identifiers
+    inner join identifiers
         on
             carried_identifiers.identifier_kind = identifiers.identifier_kind
             and carried_identifiers.identifier_value = identifiers.identifier_value
@@ -72,4 +84,3 @@ select distinct
     order_key,
     profile_id
 from answered
-where profile_id is not null

@@ -1,8 +1,8 @@
+-- materialized: work
 -- What each source says about an order, and which real order it means.
 --
 -- One row is one record of an order in one source: an order of a CRM, shop or file, or a purchase event of the web.
--- Key: record_key. Inputs: staging.orders, core.record_profiles, core.events,
--- core.identifiers.
+-- Key: record_key. Inputs: staging.orders, core.record_profiles, core.action_profiles, core.identifiers.
 -- core.orders makes one row per real order of it; core.cart_closings needs each source's own clock.
 --
 -- Rules a marketer asks about:
@@ -14,12 +14,18 @@
 --     or that was seen on more browsers than an order can be.
 --   * profile_rank says how sure the person is: 1 by CRM id, login or e-mail; 2 by a browser or phone that has met
 --     one person; 3 by a browser or phone alone.
+--   * A record of nobody is here when a record of somebody has its number: it may tell that the order was cancelled.
+--
+-- All records with one number are about people who are built together.
 with shop_orders as (
     select
         orders.source || ':' || orders.order_id as record_key,
         orders.source,
         orders.order_id,
-        orders.transaction_id,
+        case
+            when lower(trim(orders.transaction_id)) not in ('', '(not set)', '<other>')
+                then trim(orders.transaction_id)
+        end as transaction_id,
         orders.contact_id,
         orders.user_id,
         orders.email,
@@ -35,7 +41,6 @@ with shop_orders as (
         orders.ordered_at,
         orders.updated_at
     from staging.orders as orders
-    -- An order of nobody stays: it may tell that the web's order with the same number was cancelled.
     left join core.record_profiles as record_profiles
         on
             record_profiles.record_kind = 'order'
@@ -44,12 +49,15 @@ with shop_orders as (
     where orders.ordered_at < :as_of
 ),
 
+-- Distinct: a purchase has a row per product.
 purchases as (
-    select
+    select distinct
         source || ':' || event_key as record_key,
         source,
         event_key as order_id,
-        transaction_id,
+        case
+            when lower(trim(transaction_id)) not in ('', '(not set)', '<other>') then trim(transaction_id)
+        end as transaction_id,
         cast(null as text) as contact_id,
         cast(null as text) as user_id,
         cast(null as text) as email,
@@ -64,14 +72,46 @@ purchases as (
         true as is_web,
         occurred_at as ordered_at,
         occurred_at as updated_at
-    from core.events
-    where event_name = 'purchase' and occurred_at < :as_of
+    from core.action_profiles
+    where event_name = 'purchase'
+),
+
+-- Union without all: each number once.
+known_numbers as (
+    select transaction_id
+    from shop_orders
+    where profile_id is not null
+    union distinct
+    select transaction_id
+    from purchases
+),
+
+orders_of_nobody as (
+    select shop_orders.*
+    from shop_orders
+    inner join known_numbers
+        on shop_orders.transaction_id = known_numbers.transaction_id
+    where shop_orders.profile_id is null
 ),
 
 records as (
     select * from shop_orders
+    where profile_id is not null
     union all
     select * from purchases
+    union all
+    select * from orders_of_nobody
+),
+
+weak_identifiers as (
+    select
+        identifier_kind,
+        identifier_value,
+        state
+    from core.identifiers
+    where
+        identifier_kind in ('visitor_id', 'phone')
+        and touched_profile(profile_id)
 ),
 
 numbered as (
@@ -79,10 +119,7 @@ numbered as (
         records.record_key,
         records.source,
         records.order_id,
-        case
-            when lower(trim(records.transaction_id)) not in ('', '(not set)', '<other>')
-                then trim(records.transaction_id)
-        end as transaction_id,
+        records.transaction_id,
         records.contact_id,
         records.user_id,
         records.email,
@@ -102,7 +139,7 @@ numbered as (
         records.ordered_at,
         records.updated_at
     from records
-    left join core.identifiers as identifiers
+    left join weak_identifiers as identifiers
         on
             records.matched_by = identifiers.identifier_kind
             and case records.matched_by when 'visitor_id' then records.visitor_id when 'phone' then records.phone end

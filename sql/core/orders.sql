@@ -1,3 +1,4 @@
+-- materialized: incremental by profile_id
 -- Orders, once each, however many sources report them.
 --
 -- One row is a real order. Key: order_key (the transaction id, else '<source>:<order_id>').
@@ -12,7 +13,6 @@
 --     core.order_profiles. Orders of nobody we could target are not here.
 with records as (
     select
-        record_key,
         order_key,
         source,
         order_id,
@@ -22,37 +22,41 @@ with records as (
         currency,
         total_amount,
         is_test,
+        profile_rank,
         ordered_at,
+        -- The shop's or CRM's first, of those the newest.
         row_number() over (
             partition by order_key
             order by is_web asc, updated_at desc nulls last, record_key asc
-        ) as fact_choice,
-        row_number() over (
-            partition by order_key
-            order by
-                case when status is null then 1 else 0 end asc,
-                is_web asc,
-                updated_at desc nulls last,
-                record_key asc
-        ) as status_choice,
-        row_number() over (
-            partition by order_key
-            order by
-                case when total_amount is null then 1 else 0 end asc,
-                is_web asc,
-                updated_at desc nulls last,
-                record_key asc
-        ) as amount_choice,
-        row_number() over (
-            partition by order_key
-            order by
-                case when profile_id is null then 1 else 0 end asc,
-                profile_rank asc,
-                is_web asc,
-                updated_at desc nulls last,
-                record_key asc
-        ) as person_choice
+        ) as choice
     from core.order_records
+),
+
+best_persons as (
+    select
+        order_key,
+        min(profile_rank) as profile_rank
+    from records
+    where profile_id is not null
+    group by order_key
+),
+
+-- Of each fact, the first record that tells it.
+chosen as (
+    select
+        records.order_key,
+        min(case when records.status is not null then records.choice end) as status_choice,
+        min(case when records.total_amount is not null then records.choice end) as amount_choice,
+        min(
+            case
+                when records.profile_id is not null and records.profile_rank = best_persons.profile_rank
+                    then records.choice
+            end
+        ) as person_choice
+    from records
+    inner join best_persons
+        on records.order_key = best_persons.order_key
+    group by records.order_key
 ),
 
 order_sources as (
@@ -73,17 +77,19 @@ source_lists as (
 
 orders as (
     select
-        order_key,
-        max(profile_id) filter (where person_choice = 1) as profile_id,
-        max(order_id) filter (where fact_choice = 1) as order_id,
-        max(transaction_id) as transaction_id,
-        max(status) filter (where status_choice = 1) as status,
-        max(currency) filter (where amount_choice = 1) as currency,
-        max(total_amount) filter (where amount_choice = 1) as total_amount,
-        bool_or(is_test) as is_test,
-        min(ordered_at) as ordered_at
+        records.order_key,
+        max(case when records.choice = chosen.person_choice then records.profile_id end) as profile_id,
+        max(case when records.choice = 1 then records.order_id end) as order_id,
+        max(records.transaction_id) as transaction_id,
+        max(case when records.choice = chosen.status_choice then records.status end) as status,
+        max(case when records.choice = coalesce(chosen.amount_choice, 1) then records.currency end) as currency,
+        max(case when records.choice = chosen.amount_choice then records.total_amount end) as total_amount,
+        bool_or(records.is_test) as is_test,
+        min(records.ordered_at) as ordered_at
     from records
-    group by order_key
+    inner join chosen
+        on records.order_key = chosen.order_key
+    group by records.order_key
 )
 
 select
@@ -100,4 +106,3 @@ select
 from orders
 inner join source_lists
     on orders.order_key = source_lists.order_key
-where orders.profile_id is not null

@@ -1,3 +1,4 @@
+-- materialized: work
 -- Carts that a CRM or shop keeps itself.
 --
 -- One row is a cart of a source. Key: cart_key. Inputs: staging.carts, core.record_profiles.
