@@ -6,7 +6,10 @@ that passes is announced and its `sync_<audience>` starts, one that fails is not
 
 Before the first segment, the tools are asked who opted out there, so that the rules know it.
 
-**Parameters:** `as_of` builds for another moment (ISO, UTC).
+Only what the loads since the last finished build touched is worked out; `prepare` says in its log what that is, or why
+everything is built anew.
+
+**Parameters:** `as_of` builds for another moment (ISO, UTC); `full_refresh` builds everything anew.
 
 **If it fails:** a red table names its SQL file and the database's sentence; a red gate lists what is wrong with that
 audience only; a red `definition_files` lists the YAML files that cannot be read. Clearing any task is safe.
@@ -52,7 +55,10 @@ AT_LATEST = get_settings().build_at_latest
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS | {"pool": WAREHOUSE_POOL},
-    params={"as_of": Param(None, type=["null", "string"], description="build for this moment (ISO, UTC)")},
+    params={
+        "as_of": Param(None, type=["null", "string"], description="build for this moment (ISO, UTC)"),
+        "full_refresh": Param(False, type="boolean", description="build everything anew, whatever arrived"),
+    },
     tags=["stage/build", "impact/tier_1"],
     doc_md=__doc__,
 )
@@ -61,12 +67,23 @@ def build_audiences() -> None:
 
     @task
     def prepare() -> None:
-        from include.warehouse.build import ensure_views
+        from include.warehouse.build import ensure_views, setting_params
         from include.warehouse.engine import get_warehouse
+        from include.warehouse.incremental import begin_build
 
+        context = get_current_context()
         warehouse = get_warehouse()
         warehouse.ensure_tables()
         ensure_views(warehouse)
+        asked = bool(context["params"]["full_refresh"])
+        begin_build(warehouse, run_as_of(context), setting_params(), full_refresh=asked)
+
+    @task
+    def finish() -> None:
+        from include.warehouse.engine import get_warehouse
+        from include.warehouse.incremental import finish_build
+
+        finish_build(get_warehouse())
 
     @task(retries=1)
     def definition_files() -> None:
@@ -117,6 +134,7 @@ def build_audiences() -> None:
                         opt_outs_read >> tables[table]
 
         layer()
+    list(tables.values()) >> finish()
 
     for name, audience in audiences.audiences.items():
 

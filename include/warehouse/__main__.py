@@ -11,7 +11,6 @@ python -m include.warehouse create-database --admin-url postgresql://postgres:..
 from __future__ import annotations
 
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +23,7 @@ from rich.table import Table
 
 from include.errors import RekindleError
 from include.warehouse import postgres
-from include.warehouse.build import build_model, ensure_views, utc_now
+from include.warehouse.build import build_model, build_tables, utc_now
 from include.warehouse.engine import Warehouse, get_warehouse
 from include.warehouse.models import build_order, load_models
 
@@ -84,9 +83,13 @@ def _first_rows(warehouse: Warehouse, sql: str, count: int, params: dict[str, An
 def build(
     model: Annotated[str | None, typer.Argument(help="one model, for example core.carts; all of them without")] = None,
     as_of: Annotated[str | None, typer.Option("--as-of", help="the time to build for (UTC); now without")] = None,
+    full_refresh: Annotated[bool, typer.Option("--full-refresh", help="everything anew, whatever arrived")] = False,
     url: Url = None,
 ) -> None:
-    """Build the models of staging, core and reports in order, then the views. Segments are built per audience."""
+    """Build the models of staging, core and reports in order, then the views. Segments are built per audience.
+
+    Only what arrived since the last finished build is worked out, unless there is a reason to build all of it.
+    """
     try:
         moment = datetime.fromisoformat(as_of) if as_of else utc_now()
     except ValueError as error:
@@ -94,28 +97,21 @@ def build(
     if moment.tzinfo is not None:
         moment = moment.astimezone(UTC).replace(tzinfo=None)
     warehouse = _warehouse(url)
-    warehouse.ensure_tables()
-    models = load_models()
-    names = [
-        name
-        for name in build_order(models)
-        if models[name].schema in ("staging", "core", "reports") and models[name].materialized != "view"
-    ]
     if model is not None:
-        names = [model]
+        rows = build_model(warehouse, model, moment)
+        err.print(f"{model}: {rows:,} rows, as of {moment:%Y-%m-%d %H:%M} UTC")
+        return
+    count = sum(found.schema in ("staging", "core", "reports") for found in load_models().values())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    total = 0
     with Progress(*columns, console=err) as progress:
-        task = progress.add_task("building", total=len(names))
-        for name in names:
-            progress.update(task, description=name)
-            began = time.monotonic()
-            rows = build_model(warehouse, name, moment)
-            total += rows
-            progress.advance(task)
-            progress.console.print(f"{name:<32} {rows:>12,} rows {time.monotonic() - began:>8.2f} s")
-    ensure_views(warehouse)
-    err.print(f"{len(names)} models, {total:,} rows, as of {moment:%Y-%m-%d %H:%M} UTC")
+        task = progress.add_task("building", total=count)
+
+        def told(name: str, rows: int, seconds: float) -> None:
+            progress.update(task, description=name, advance=1)
+            progress.console.print(f"{name:<32} {rows:>12,} rows {seconds:>8.2f} s")
+
+        built = build_tables(warehouse, moment, full_refresh=full_refresh, told=told)
+    err.print(f"{len(built)} models, {sum(built.values()):,} rows, as of {moment:%Y-%m-%d %H:%M} UTC")
 
 
 @app.command()

@@ -75,7 +75,7 @@ def build_tables(
     """
     models = load_models()
     warehouse.ensure_tables()
-    build = begin_build(warehouse, as_of, setting_params(), full_refresh=full_refresh)
+    begin_build(warehouse, as_of, setting_params(), full_refresh=full_refresh)
     rows = {}
     for name in build_order(models):
         if models[name].schema not in ("staging", "core", "reports"):
@@ -86,7 +86,7 @@ def build_tables(
         rows[name] = build_model(warehouse, name, as_of)
         if told is not None:
             told(name, rows[name], time.monotonic() - began)
-    finish_build(warehouse, build)
+    finish_build(warehouse)
     ensure_views(warehouse)
     return rows
 

@@ -115,9 +115,12 @@ def begin_build(
     return build
 
 
-def finish_build(warehouse: Warehouse, build: Build) -> None:
-    """Say that everything the build took in is in every table."""
+def finish_build(warehouse: Warehouse) -> None:
+    """Say that everything the build that began last took in is in every table."""
     with warehouse.session() as session:
+        build = current_build(warehouse, session)
+        if build is None:
+            raise ConfigurationError("no build has begun; python -m include.warehouse build does all of it")
         _record(warehouse, session, build, "finished", None)
 
 
