@@ -128,7 +128,9 @@ def build_audiences() -> None:
             for table in build_order(models):
                 if table.startswith(f"{schema}."):
                     tables[table] = build(table)
-                    inputs = [tables[name] for name in models[table].depends_on if name in tables]
+                    inputs = [
+                        tables[name] for name in models[table].depends_on | models[table].follows if name in tables
+                    ]
                     (inputs or [ready]) >> tables[table]
                     if "sync.opt_outs" in models[table].depends_on:
                         opt_outs_read >> tables[table]

@@ -30,6 +30,7 @@ _TABLE = re.compile(r"[a-z][a-z0-9_]*")
 _OUR_FAULT = {"BinderException", "CatalogException", "ParserException"}
 _NOT_ALLOWED = "InsufficientPrivilege"
 _DATA_FAULT = {"ConversionException", "OutOfRangeException", "InvalidInputException"}
+_OPEN_TYPE = re.compile(r"\bsum\(|\bnull as\b|\bselect null\b", re.IGNORECASE)
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
@@ -74,20 +75,24 @@ def build_tables(
     `told` hears of every table that is ready: its name, rows and seconds. Segments are built per audience.
     """
     models = load_models()
-    warehouse.ensure_tables()
-    begin_build(warehouse, as_of, setting_params(), full_refresh=full_refresh)
-    rows = {}
-    for name in build_order(models):
-        if models[name].schema not in ("staging", "core", "reports"):
-            continue
-        if models[name].schema == "reports" and models[name].materialized == "view":
-            continue
-        began = time.monotonic()
-        rows[name] = build_model(warehouse, name, as_of)
-        if told is not None:
-            told(name, rows[name], time.monotonic() - began)
-    finish_build(warehouse)
-    ensure_views(warehouse)
+    with warehouse.held():
+        warehouse.ensure_tables()
+        build = begin_build(warehouse, as_of, setting_params(), full_refresh=full_refresh)
+        rows = {}
+        for name in build_order(models):
+            if models[name].schema not in ("staging", "core", "reports"):
+                continue
+            if models[name].schema == "reports" and models[name].materialized == "view":
+                continue
+            began = time.monotonic()
+            with warehouse.session() as session:
+                rows[name] = run_model(
+                    warehouse, session, models[name], {**setting_params(), "as_of": as_of}, build=build
+                )
+            if told is not None:
+                told(name, rows[name], time.monotonic() - began)
+        finish_build(warehouse)
+        ensure_views(warehouse)
     return rows
 
 
@@ -218,7 +223,7 @@ def _in_the_place_of(warehouse: Warehouse, session: sqlalchemy.Connection, targe
 
 def _typed(warehouse: Warehouse, session: sqlalchemy.Connection, query: str) -> str:
     """The query with a plain type for what DuckDB leaves open: null is text, a sum of bigints is a bigint."""
-    if warehouse.dialect != "duckdb":
+    if warehouse.dialect != "duckdb" or not _OPEN_TYPE.search(query):
         return query
     described = session.exec_driver_sql(f"describe {query}").all()
     casts = {'"NULL"': "text", "HUGEINT": "bigint"}

@@ -127,6 +127,12 @@ class Warehouse:
             yield connection
 
     @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the database open over several sessions of this process, which then open in no time."""
+        with self.exclusive(), self._open():
+            yield
+
+    @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the file among our own processes, for a client that is not ours. Nothing to do for a server."""
         if self._file is None:

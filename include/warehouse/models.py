@@ -22,6 +22,7 @@ from include.errors import ConfigurationError
 from include.settings import get_settings
 from include.warehouse.render import parse, render
 from include.warehouse.tables import metadata
+from include.warehouse.touched import FILLED_BY, FOLLOWS
 
 __all__ = ["Model", "build_order", "check_model", "load_models", "read_model", "render"]
 
@@ -47,7 +48,8 @@ class Model:
 
     `table` is rebuilt whole; `incremental` keeps its rows but those whose `key` was touched; `folded` (smallest and
     largest values by group) takes new rows into those it has; `work` holds what the last build worked on: everything
-    after a full build, else the touched part; `view` holds nothing.
+    after a full build, else the touched part; `view` holds nothing. `follows` are tables it must be built after, though
+    it does not read them: they fill the keys it asks for.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Model:
     depends_on: frozenset[str]
     materialized: Materialized = "table"
     key: str | None = None
+    follows: frozenset[str] = frozenset()
 
     @property
     def schema(self) -> str:
@@ -139,7 +142,7 @@ def build_order(models: Mapping[str, Model] | Iterable[Model]) -> list[str]:
             circle = [*trail[trail.index(name) :], name]
             raise ConfigurationError(f"these SQL files read each other in a circle: {' > '.join(circle)}")
         trail.append(name)
-        for needed in sorted(listed[name].depends_on & listed.keys()):
+        for needed in sorted((listed[name].depends_on | listed[name].follows) & listed.keys()):
             visit(needed)
         trail.pop()
         finished.add(name)
@@ -180,6 +183,8 @@ def _read(path: Path, folder: str) -> tuple[Model, list[tuple[str, int]]]:
         depends_on=frozenset(name for name, _ in reads),
         materialized=cast(Materialized, materialized),
         key=key,
+        follows=FOLLOWS.get(f"{folder}.{path.stem}", frozenset())
+        | frozenset(table for name, table in FILLED_BY.items() if f"{name}(" in sql),
     )
     return model, reads
 

@@ -11,6 +11,18 @@ from collections.abc import Callable
 import sqlglot
 from sqlglot import exp
 
+# The table whose building fills a set of keys: what asks for them is built after it.
+FILLED_BY = {
+    "touched_event": "staging.event_items",
+    "touched_day": "core.erased_identifiers",
+    "touched_visit": "core.erased_identifiers",
+    "touched_walker": "core.erased_identifiers",
+    "touched_node": "core.islands",
+    "touched_visitor": "core.islands",
+    "touched_profile": "core.identifiers",
+}
+# What must be there besides what is read: changed lines touch the people of their order or cart.
+FOLLOWS = {"core.islands": frozenset({"staging.order_items", "staging.cart_items"})}
 # name of the function: (table of keys, its column, how the argument becomes a key)
 UNITS: dict[str, tuple[str, str, str]] = {
     "touched_event": ("core.touched_events", "event_key", "argument"),
