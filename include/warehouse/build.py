@@ -142,8 +142,7 @@ def run_model(
     query = render(model.sql, warehouse.dialect, params, stages, where=model.where, incremental=incremental)
     with _naming(model):
         if model.materialized == "view":
-            if not incremental:
-                _replace_view(warehouse, session, target, query)
+            _replace_view(warehouse, session, target, query)
             return 0
 
         def rebuild() -> int:

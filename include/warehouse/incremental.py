@@ -323,7 +323,6 @@ class Update:
             "core.islands": self.islands,
             "core.erased_identifiers": self.erased,
             "core.identifiers": self.identifiers,
-            "core.visits": self.visits,
         }
         if self.name in special:
             special[self.name]()
@@ -398,7 +397,9 @@ class Update:
             raise ConfigurationError(
                 f"{self.model.where}: incremental by {', '.join(sorted(_KEY_FUNCTIONS))}; not by {self.model.key}"
             )
-        if not self.some(f"select 1 from {UNITS[function][0]}"):
+        # A browser without session ids may have had no visit yet; a touched day is there in any case.
+        table = "core.touched_days" if function == "touched_visit" else UNITS[function][0]
+        if not self.some(f"select 1 from {table}"):
             return
         fresh = self.fresh(instead)
         self.execute(f"delete from {self.name} where {function}({self.model.key})")
@@ -761,6 +762,7 @@ class Update:
             self.touch("touched_walkers", "select visitor_id from staging.events__changed where session_id is null")
             self.execute("drop table staging.events__changed")
         self.execute(f"drop table {old}")
+        self.whole_visits()
 
     def text(self, sql: str) -> str:
         """A query with its house functions spelt out, still in DuckDB's dialect."""
@@ -780,8 +782,8 @@ class Update:
         )
         self.execute(f"drop table {old}")
 
-    def visits(self) -> None:
-        """Visits with new events, whole; of browsers without session ids all of them."""
+    def whole_visits(self) -> None:
+        """Visits with new events are read whole; of browsers without session ids all of them."""
         self.touch(
             "touched_visits",
             "select session_key from core.visits where visitor_id in (select visitor_id from core.touched_walkers)",
@@ -796,7 +798,6 @@ class Update:
             for number in range((last - first).days + 1)
         }
         self.warehouse.insert("core.touched_days", [{"day": day} for day in sorted(days)], connection=self.session)
-        self.replace_touched()
 
 
 def leave_trail(warehouse: Warehouse, session: sqlalchemy.Connection, old: str, now: str, as_of: datetime) -> None:

@@ -119,8 +119,8 @@ records as (
                 '2:' || user_id,
                 '3:' || email,
                 '5:' || visitor_id,
-                '6:' || transaction_id,
-                '4:' || phone
+                case when phone like '+%' then '4:' || phone end,
+                '6:' || transaction_id
             )
         )
     union all

@@ -42,8 +42,8 @@ with records as (
                 '2:' || user_id,
                 '3:' || email,
                 '5:' || visitor_id,
-                '6:' || transaction_id,
-                '4:' || phone
+                case when phone like '+%' then '4:' || phone end,
+                '6:' || transaction_id
             )
         )
     union all
