@@ -75,7 +75,11 @@ numbered as (
         lag(happened_at) over (
             partition by profile_id, source
             order by happened_at asc, turn asc, event_key asc, item_index asc
-        ) as previous_at
+        ) as previous_at,
+        lag(event_key) over (
+            partition by profile_id, source
+            order by happened_at asc, turn asc, event_key asc, item_index asc
+        ) as previous_event_key
     from timeline
 ),
 
@@ -94,6 +98,7 @@ steps as (
         case
             when coalesce(previous_turn = 4 or happened_at > previous_at + :cart_lifetime, true) then line_order
         end as start_order,
+        coalesce(event_key = previous_event_key, false) as goes_on,
         happened_at as occurred_at
     from numbered
     where turn < 4
@@ -116,6 +121,7 @@ cart_lines as (
             order by line_order asc
             rows between unbounded preceding and current row
         ) as stretch,
+        goes_on,
         occurred_at
     from steps
 ),
@@ -145,14 +151,12 @@ judged as (
         cart_lines.source,
         cart_lines.stretch,
         cart_lines.line_order,
-        min(cart_lines.line_order) over (
-            partition by cart_lines.profile_id, cart_lines.source, cart_lines.event_key
-        ) as event_order,
         cart_lines.event_name,
         cart_lines.sku,
         cart_lines.quantity,
         cast(0 as bigint) as basis,
         cast(0 as bigint) as effect,
+        cart_lines.goes_on,
         false as took_the_last,
         false as is_activity,
         true as is_open_question,
@@ -173,7 +177,13 @@ judged as (
                     partition by profile_id, source, stretch
                     order by line_order asc
                     rows between unbounded preceding and current row
-                ) as added_so_far
+                ) as added_so_far,
+                -- Where the event began whose line this is.
+                max(case when goes_on then 0 else line_order end) over (
+                    partition by profile_id, source, stretch
+                    order by line_order asc
+                    rows between unbounded preceding and current row
+                ) as event_order
             from judged
             where is_open_question
         ),
@@ -277,12 +287,12 @@ judged as (
             source,
             stretch,
             line_order,
-            event_order,
             event_name,
             sku,
             quantity,
             cast(new_basis as bigint) as basis,
             cast(new_effect as bigint) as effect,
+            goes_on,
             new_effect < 0 and quantity_after = 0 as took_the_last,
             event_name = 'begin_checkout' or new_effect <> 0 as is_activity,
             is_after_silence = 1 as is_open_question,

@@ -29,11 +29,10 @@ SILENCES = [
     timedelta(days=7, seconds=1),
 ]
 GIVEN = {
-    "core.events": "event_key text, profile_id text, event_name text, source text, currency text, page_location text, "
-    "occurred_at timestamp",
-    "core.event_items": "event_key text, item_index bigint, sku text, name text, image_url text, product_url text, "
-    "quantity bigint, price double",
-    "core.orders": "order_key text, counts boolean, ordered_at timestamp",
+    "core.action_profiles": "event_key text, profile_id text, event_name text, source text, currency text, "
+    "page_location text, item_index bigint, sku text, name text, image_url text, product_url text, quantity bigint, "
+    "price double, occurred_at timestamp",
+    "core.orders": "order_key text, profile_id text, counts boolean, ordered_at timestamp",
     "core.order_profiles": "order_key text, profile_id text",
     "core.order_records": "order_key text, source text, ordered_at timestamp",
     "core.record_profiles": "record_kind text, source text, record_id text, profile_id text",
@@ -42,7 +41,7 @@ GIVEN = {
     "staging.cart_items": "source text, cart_id text, line_id text, sku text, name text, image_url text, "
     "product_url text, quantity bigint, price double, currency text",
 }
-MODELS = ("cart_closings", "cart_events", "shop_carts", "cart_lines", "carts")
+MODELS = ("shop_carts", "cart_closings", "cart_events", "cart_lines", "carts")
 
 
 @dataclass(frozen=True)
@@ -181,16 +180,25 @@ def build(warehouse: Warehouse, people: dict[str, History]) -> dict[str, tuple[A
     orders = [(who, order) for who, history in people.items() for order in history.orders]
     events = [(who, event) for who, history in people.items() for event in history.events]
     rows: dict[str, list[dict[str, Any]]] = {
-        "core.events": [
-            {"event_key": e.key, "profile_id": who, "event_name": e.name, "source": "web", "occurred_at": e.at}
+        "core.action_profiles": [
+            {
+                "event_key": e.key,
+                "profile_id": who,
+                "event_name": e.name,
+                "source": "web",
+                "item_index": index,
+                "sku": sku,
+                "name": sku,
+                "quantity": quantity,
+                "price": 1.0,
+                "occurred_at": e.at,
+            }
             for who, e in events
+            for index, (sku, quantity) in enumerate(e.items or [(None, None)])
         ],
-        "core.event_items": [
-            {"event_key": e.key, "item_index": index, "sku": sku, "name": sku, "quantity": quantity, "price": 1.0}
-            for _, e in events
-            for index, (sku, quantity) in enumerate(e.items)
+        "core.orders": [
+            {"order_key": o.key, "profile_id": who, "counts": True, "ordered_at": o.at} for who, o in orders
         ],
-        "core.orders": [{"order_key": o.key, "counts": True, "ordered_at": o.at} for _, o in orders],
         "core.order_profiles": [{"order_key": o.key, "profile_id": who} for who, o in orders],
         "core.order_records": [
             {"order_key": o.key, "source": "web" if o.is_own else "crm", "ordered_at": o.at} for _, o in orders
