@@ -3,8 +3,8 @@
 python -m tests.benchmarks.segments.measure generate --url duckdb:///... --events-per-day 25000 --first 0 --end 200
 python -m tests.benchmarks.segments.measure tables --url duckdb:///... --as-of 2020-07-19T01:00 [--full-refresh]
 
-A line for every part that is ready ({"part", "rows", "seconds"}), and a last one with the whole ({"seconds", "cpu_seconds", "peak_mb"}).
-What a process needs before it can begin (imports, reading the models) is not counted.
+A line for every part that is ready ({"part", "rows", "seconds"}), and a last one with the whole ({"seconds",
+"cpu_seconds", "peak_mb"}). What a process needs before it can begin (imports, reading the models) is not counted.
 """
 
 from __future__ import annotations

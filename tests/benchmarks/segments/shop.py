@@ -269,7 +269,7 @@ select
     case when events.i = 0 then one_of(events.sh, 40, ['https://search.example/', 'https://social.example/', null]) end
         as page_referrer,
     'Shop: product ' || floor(u(events.sh, 30 + events.i % 3) * 5000)::int as page_title,
-    case when events.event_name = 'purchase' and u(events.h, 7) < 0.98 then 'T' || events.h % 1000000000000 end
+    case when events.event_name = 'purchase' and u(events.h, 7) < 0.98 then 'T' || events.h end
         as transaction_id,
     visitors.currency,
     visitors.browser,
@@ -343,8 +343,8 @@ insert into raw.orders
 with web as (
     select
         'shop' as source,
-        'O' || events.h % 1000000000000 as order_id,
-        case when u(events.h, 7) < 0.98 then 'T' || events.h % 1000000000000 end as transaction_id,
+        'O' || events.h as order_id,
+        case when u(events.h, 7) < 0.98 then 'T' || events.h end as transaction_id,
         null as contact_id,
         case
             when events.account is not null then mail_of(events.account)
@@ -363,7 +363,7 @@ with web as (
         case when u(events.h, 15) < 0.05 then 'cancelled' else 'failed' end as later_status,
         visitors.currency,
         10 + floor(u(events.h, 10) * 19000) / 100 as total_amount,
-        u(events.h, 16) < 0.001 as is_test,
+        u(events.h, 7) < 0.98 and u(events.h, 16) < 0.001 as is_test,
         $day0::timestamp + to_microseconds(events.microsecond + 2000000) as ordered_at,
         events.happened_on
     from bench_events as events
@@ -430,8 +430,10 @@ select
     'c' || v as contact_id,
     case when is_member then login_of(v) end as user_id,
     mail_of(v) as email,
-    case when u(h, 41) < 0.3 then '+4989' || lpad((case when u(h, 42) < 0.05 then v - v % 30 else v end)::text, 10, '0') end
-        as phone,
+    -- Some share their phone with the whole house.
+    case
+        when u(h, 41) < 0.3 then '+4989' || lpad((case when u(h, 42) < 0.05 then v - v % 30 else v end)::text, 10, '0')
+    end as phone,
     country,
     born + u(h, 43) * 30 - 3 as created_on
 from bench_visitors
@@ -657,7 +659,8 @@ select
     email,
     user_id,
     null as visitor_id,
-    case when version = 0 then 'open' else one_of(h, 44, ['open', 'open', 'ordered', 'emptied', 'deleted']) end as status,
+    case when version = 0 then 'open' else one_of(h, 44, ['open', 'open', 'ordered', 'emptied', 'deleted']) end
+        as status,
     'EUR' as currency,
     10 + floor(u(h, 45) * 9000) / 100 as total_amount,
     'https://shop.example/cart/k' || c as cart_url,
