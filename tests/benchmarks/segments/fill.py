@@ -1,4 +1,4 @@
-"""The shop's rows into a warehouse: straight into a DuckDB file, by COPY into PostgreSQL, or as Parquet files.
+"""The shop's rows into a warehouse or into Parquet files.
 
 python -m tests.benchmarks.segments.fill --events 5000000 --parquet build/shop
 """
@@ -7,49 +7,73 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy
 
-from include.warehouse.engine import Warehouse
-from tests.benchmarks.segments.shop import RAW_TABLES, Shop, steps, write_loads, write_step
+from include.warehouse import postgres
+from include.warehouse.engine import INSERT_CHUNK, Warehouse
+from tests.benchmarks.segments.shop import DAYS, RAW_TABLES, Shop, steps, write_step
 
-DAYS = 200
 Told = Callable[[str, int, float], None]
 
 
 def fill(warehouse: Warehouse, shop: Shop, first: int, end: int, told: Told) -> None:
-    """Append loads to raw.*; `told` hears how many loads are there."""
+    """Append loads to raw.*; `told` hears how many of them are there."""
     warehouse.ensure_tables()
     began = time.perf_counter()
     if warehouse.dialect == "duckdb":
         import duckdb
 
         path = str(sqlalchemy.make_url(warehouse.url).database)
-        with warehouse.exclusive(), duckdb.connect(path) as connection:
-            write_loads(connection, shop, first, end, lambda n: told("loads", n - first, time.perf_counter() - began))
+        for begin, stop in steps(shop, first, end):
+            with warehouse.exclusive(), duckdb.connect(path) as connection:
+                write_step(connection, shop, begin, stop)
+            told("loads", stop - first, time.perf_counter() - began)
         return
-    raise NotImplementedError
+    with _drawing_board() as board:
+        for begin, stop in steps(shop, first, end):
+            write_step(board, shop, begin, stop)
+            for table in RAW_TABLES:
+                _carry_over(board, warehouse, f"raw.{table}")
+            told("loads", stop - first, time.perf_counter() - began)
 
 
 def write_parquet(shop: Shop, first: int, end: int, folder: Path, told: Told) -> None:
-    """One directory a table, one file a range of loads."""
-    import duckdb
-
+    """One directory a table, in it one file a range of loads."""
     began = time.perf_counter()
-    # A database in memory with our tables in it, emptied after every range.
-    scratch = Warehouse("duckdb:///:memory:")
-    scratch.ensure_tables()
-    with scratch.session() as session:
-        connection: duckdb.DuckDBPyConnection = session.connection.driver_connection  # type: ignore[assignment]
+    with _drawing_board() as board:
         for begin, stop in steps(shop, first, end):
-            write_step(connection, shop, begin, stop)
+            write_step(board, shop, begin, stop)
             for table in RAW_TABLES:
                 (folder / table).mkdir(parents=True, exist_ok=True)
-                connection.execute(f"copy raw.{table} to '{folder / table}/{begin:05}.parquet' (format parquet)")
-                connection.execute(f"delete from raw.{table}")
+                board.execute(f"copy raw.{table} to '{folder / table}/{begin:05}.parquet' (format parquet)")
+                board.execute(f"delete from raw.{table}")
             told("loads", stop - first, time.perf_counter() - began)
+
+
+@contextmanager
+def _drawing_board() -> Iterator[Any]:
+    """A connection to a database in memory that has the tables of raw."""
+    board = Warehouse("duckdb://")
+    board.ensure_tables()
+    with board.session() as session:
+        yield session.connection.driver_connection
+
+
+def _carry_over(board: Any, warehouse: Warehouse, table: str) -> None:
+    for batch in board.sql(f"select * from {table}").to_arrow_reader(INSERT_CHUNK):
+        if warehouse.dialect == "postgres":
+            import pyarrow as pa
+
+            with warehouse.session() as session:
+                postgres.copy_in(session, table, pa.Table.from_batches([batch]))
+        else:
+            warehouse.insert(table, batch.to_pylist())
+    board.execute(f"delete from {table}")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ the same law. A later load therefore has the share of known and new visitors tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     import duckdb
 
 FIRST_DAY = datetime(2020, 1, 1)
+# A history has this many daily loads, so that two more are one percent of it.
+DAYS = 200
 # What the draws below come to; the tests hold the generator to it.
 EVENTS_PER_VISITOR = 19.9
 REPEATED = 0.01
 LATE = 0.005
-RAW_TABLES = (
-    "events", "event_items", "contacts", "consents", "orders", "subscriptions", "engagement", "carts",
-)  # fmt: skip
+RAW_TABLES = ("events", "event_items", "contacts", "consents", "orders", "subscriptions", "engagement", "carts")
 _EVENTS_PER_STEP = 4_000_000
 
 
@@ -44,16 +44,6 @@ class Shop:
     def as_of(self, loads: int) -> datetime:
         """The time at which the first `loads` loads have just been loaded."""
         return FIRST_DAY + timedelta(days=loads, hours=1)
-
-
-def write_loads(
-    connection: duckdb.DuckDBPyConnection, shop: Shop, first: int, end: int, told: Callable[[int], None] | None = None
-) -> None:
-    """Append loads `first` to `end` (without it) to raw.*; `told` hears of every load that is written."""
-    for begin, stop in steps(shop, first, end):
-        write_step(connection, shop, begin, stop)
-        if told is not None:
-            told(stop)
 
 
 def steps(shop: Shop, first: int, end: int) -> Iterator[tuple[int, int]]:
