@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -282,18 +283,19 @@ def last_carts(raw: Raw, people: People, orders: pd.DataFrame, as_of: pd.Timesta
 
     carts = []
     columns = ["profile", "source", "event_name", "event_key", "sku", "quantity", "occurred_at", "is_order"]
-    owner = cart = None
+    owner: tuple[float, str] | None = None
+    cart: dict[str, Any] = {}
     for profile, source, event, key, sku, quantity, occurred_at, is_order in zip(
         *(timeline[column].array for column in columns), strict=True
     ):
         if (profile, source) != owner:
-            owner, cart = (profile, source), None
+            owner, cart = (profile, source), {}
         if is_order:
-            # What it closes it may close only once: a new cart begins with the next activity.
-            if cart is not None:
+            # A new cart begins with the next activity.
+            if cart:
                 cart["is_open"] = False
             continue
-        fresh = cart is None or not cart["is_open"] or occurred_at - cart["last_activity_at"] > CART_LIFETIME
+        fresh = not cart or not cart["is_open"] or occurred_at - cart["last_activity_at"] > CART_LIFETIME
         held = {} if fresh else cart["held"]
         if event == "remove_from_cart" and held.get(sku, 0) == 0:
             continue

@@ -63,7 +63,7 @@ def main(
     long_events = total if long_history is None else _count(long_history)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     differing = 0
-    with _folder(keep) as folder, Progress(*columns, console=err) as progress:
+    with _folder(keep) as folder, Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         rival = measure_pandas(progress, folder, pandas_events) if pandas_events else None
         for engine in [word.strip() for word in engines.split(",") if word.strip()]:
             try:

@@ -16,7 +16,6 @@ import resource
 import time
 from collections.abc import Callable
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from include.audiences.load import load_audiences
@@ -88,22 +87,20 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.memory_mb:
         resource.setrlimit(resource.RLIMIT_DATA, (chosen.memory_mb << 20, chosen.memory_mb << 20))
-    work = {
-        "generate": lambda: fill(
-            Warehouse(chosen.url), Shop(chosen.events_per_day), chosen.first, chosen.end, _say
-        ),
+    work: dict[str, Callable[[], None]] = {
+        "generate": lambda: fill(Warehouse(chosen.url), Shop(chosen.events_per_day), chosen.first, chosen.end, _say),
         "parquet": lambda: write_parquet(Shop(chosen.events_per_day), chosen.first, chosen.end, chosen.folder, _say),
         "bound": lambda: bound(Warehouse(chosen.url), _say),
         "tables": lambda: tables(Warehouse(chosen.url), chosen.as_of, chosen.full_refresh, _say),
         "segments": lambda: segments(Warehouse(chosen.url), chosen.as_of, _say),
-        "pandas": partial(pandas, chosen.folder, chosen.as_of, _say),
-    }[chosen.what]  # fmt: skip
+        "pandas": lambda: pandas(chosen.folder, chosen.as_of, _say),
+    }
     if chosen.what == "pandas":
         importlib.import_module("tests.benchmarks.segments_in_pandas")
     else:
         load_models()
     began, used = time.perf_counter(), time.process_time()
-    work()
+    work[chosen.what]()
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - used
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak_mb}))

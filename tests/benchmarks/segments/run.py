@@ -94,14 +94,14 @@ def measure(progress: Progress, title: str, total: int, *arguments: str) -> Meas
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, bufsize=1) as child,
     ):
         for line in child.stdout or ():
-            said = json.loads(line)
-            if "part" in said:
-                measured.parts.append((said["part"], said["rows"], said["seconds"]))
-                done = said["rows"] if said["part"] == "loads" else len(measured.parts)
-                progress.update(task, completed=done, description=f"{title}: {said['part']}")
+            told = json.loads(line)
+            if "part" in told:
+                measured.parts.append((told["part"], told["rows"], told["seconds"]))
+                done = told["rows"] if told["part"] == "loads" else len(measured.parts)
+                progress.update(task, completed=done, description=f"{title}: {told['part']}")
             else:
-                measured.seconds, measured.cpu_seconds = said["seconds"], said["cpu_seconds"]
-                measured.peak_mb = said["peak_mb"]
+                measured.seconds, measured.cpu_seconds = told["seconds"], told["cpu_seconds"]
+                measured.peak_mb = told["peak_mb"]
         child.wait()
         log.seek(0)
         complaint = log.read().strip().splitlines()
@@ -109,7 +109,10 @@ def measure(progress: Progress, title: str, total: int, *arguments: str) -> Meas
         progress.update(task, description=f"{title}: died")
         why = complaint[-1] if complaint else f"ended by signal {-child.returncode}"
         raise Died(f"{title}: {why[:200]}")
-    progress.update(task, description=f"{title}: {measured.seconds:.1f} s", completed=total, total=total)
+    said = f"{title}: {measured.seconds:.1f} s"
+    progress.update(task, description=said, completed=total, total=total)
+    if progress.disable:
+        progress.console.print(said)
     return measured
 
 
