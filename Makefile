@@ -7,15 +7,17 @@ STAMP := $(VENV)/.installed
 PEOPLE ?= 20000
 WAIT ?= 1
 EXAMPLES ?= 2000
+EVENTS ?= 5M
+ENGINES ?= duckdb
 
 # Every Airflow task is a process that imports thousands of modules: they are compiled once, when they are installed.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint format lock audiences sql bench-parse clean
+.PHONY: help demo test soak lint format lock audiences sql bench-parse bench-segments clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 $(STAMP): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || { \
@@ -50,6 +52,10 @@ format: $(STAMP) ## put the code into the house format
 
 bench-parse: $(STAMP) ## what each DAG file costs to parse
 	@$(BIN)/python tests/benchmarks/parse.py
+
+bench-segments: $(STAMP) ## tables and segments beside one pass and pandas (EVENTS=5M, ENGINES=duckdb,postgres,spark)
+	@$(BIN)/python -m tests.benchmarks.segments --events $(EVENTS) --engines $(ENGINES) \
+		$(if $(AGAINST),--against $(AGAINST)) $(if $(LONG),--long-history $(LONG)) $(if $(VERBOSE),--verbose)
 
 audiences: $(STAMP) ## read every audience file and say what is wrong, with file and line
 	@$(BIN)/python -m include.audiences
