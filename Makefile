@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEOPLE ?= 20000
 WAIT ?= 1
+EXAMPLES ?= 2000
 
 # Every Airflow task is a process that imports thousands of modules: they are compiled once, when they are installed.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format lock audiences sql bench-parse clean
+.PHONY: help demo test soak lint format lock audiences sql bench-parse clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,6 +34,9 @@ demo: $(STAMP) ## the whole line in a real Airflow (PEOPLE=20000, DATA=dir of re
 test: $(STAMP) lint ## everything: lint, types, SQL cases, units, DAGs, and one run of the whole line
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not line"
 	$(BIN)/python -m pytest -m line
+
+soak: $(STAMP) ## thousands of random histories, cut into loads at random (EXAMPLES=2000; hours)
+	HYPOTHESIS_PROFILE=soak REKINDLE_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -s -m "not line" tests/sql/test_loads.py
 
 lint: $(STAMP) ## ruff, mypy, sqlfluff
 	$(BIN)/ruff format --check .

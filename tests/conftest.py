@@ -2,20 +2,37 @@
 
 A test that takes `new_warehouse` (or `empty_warehouse`) runs twice: on DuckDB in memory and on a real PostgreSQL.
 Where no PostgreSQL can be started, the second run is skipped and says why.
+
+Hypothesis has two profiles, chosen by HYPOTHESIS_PROFILE: `ci` tries the same examples every time, `soak` ten times as
+many and new ones. REKINDLE_EXAMPLES sets their number. A failure prints what reproduces it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from include.settings import get_settings
 from include.warehouse.engine import Warehouse
 from tests.postgres import CannotStart, PostgresServer, running_server
 
 ENGINES = ("duckdb", "postgres")
+
+
+def _register_profiles() -> None:
+    # An example may be a whole warehouse, so none is too slow.
+    common = settings(deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+    number = int(os.environ.get("REKINDLE_EXAMPLES", 0))
+    settings.register_profile("ci", common, derandomize=True, max_examples=number or 200)
+    settings.register_profile("soak", common, derandomize=False, max_examples=number or 2000)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+_register_profiles()
 
 
 @pytest.fixture(autouse=True)

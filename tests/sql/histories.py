@@ -1,0 +1,331 @@
+"""Small random histories of a shop, as hypothesis draws them: what arrives, in how many loads, and what breaks.
+
+A town has a few people, each with a record in a CRM or two, two e-mail addresses, a phone, a login and a browser of her
+own, and one browser and one phone that everybody uses. Whatever happens carries the identifiers of one of them, and now
+and then somebody else's. A `Delivery` is what a source always loads together, such as an order with its lines.
+
+Which version of a record is the newest is said by the record, never by the load: a version has a time of its own, and
+two versions never have the same. So does an answer about consent, an opt-out and an erasure. Copies are exact.
+Amounts are quarters, so that the order of adding up changes no sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from hypothesis import strategies as st
+
+AS_OF = datetime(2026, 3, 10, 12)
+EARLIER = (timedelta(0), timedelta(minutes=20), timedelta(hours=2), timedelta(days=1), timedelta(days=8))
+
+# How long ago, in minutes: around every limit of the shipped audiences, and two times that have not come yet.
+AGES = (-2880, -15, 20, 31, 70, 1500, 4500, 10070, 10090, 20000, 43190, 43210, 129590, 129610, 200000, 525000, 526000)
+STEPS = (0, 0, 1, 3, 12, 29, 45)  # later the same day
+
+EVENTS = (
+    "page_view", "view_item", "add_to_cart", "add_to_cart", "remove_from_cart", "begin_checkout", "purchase",
+    "generate_lead", "sign_up", "login",
+)  # fmt: skip
+
+Row = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Rows that arrive together, and the loads that bring them: more than one when they are repeated."""
+
+    rows: tuple[tuple[str, Row], ...]
+    loads: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class History:
+    """Deliveries, and for every load the time of the build after it and where that build is killed, if it is."""
+
+    deliveries: list[Delivery]
+    clocks: list[datetime]
+    kills: list[float | None] = field(default_factory=list)
+    shuffle: int = 0
+
+
+@lru_cache(maxsize=256)
+def _below(count: int) -> st.SearchStrategy[int]:
+    return st.integers(0, count - 1)
+
+
+class Chance:
+    """What hypothesis draws, in the words of this module. The first choice is what it shrinks to."""
+
+    def __init__(self, draw: Callable[[st.SearchStrategy[Any]], Any], town: str) -> None:
+        self._draw = draw
+        self.town = town
+
+    def one_of(self, *choices: T) -> T:
+        return choices[self._draw(_below(len(choices)))]
+
+    def rarely(self, often: int = 8) -> bool:
+        return bool(self._draw(_below(often)) == often - 1)
+
+    def time(self) -> datetime:
+        return AS_OF - timedelta(minutes=self.one_of(*AGES) - self.one_of(*STEPS))
+
+    def person(self) -> str:
+        return self.one_of("1", "2", "3")
+
+    def contact_id(self, who: str) -> str:
+        return f"{self.town}c{who}" + self.one_of("", "", "b")
+
+    def email(self, who: str) -> str:
+        return f"{self.town}{who}" + self.one_of("@home.example", "@home.example", "@work.example")
+
+    def phone(self, who: str) -> str:
+        return f"+43{ord(self.town)}00{self.one_of(who, who, '0')}"
+
+    def login(self, who: str) -> str:
+        return f"{self.town}u{who}"
+
+    def browser(self, who: str) -> str:
+        return f"{self.town}b{self.one_of(who, who, '0')}"
+
+    def money(self) -> float:
+        return self.one_of(1.5, 10.0, 20.25, 99.75)
+
+    def identifiers(self, who: str, *kinds: str) -> Row:
+        """Some of the kinds, at least one; each is now and then somebody else's."""
+        makers = {
+            "contact_id": self.contact_id, "email": self.email, "phone": self.phone, "user_id": self.login,
+            "visitor_id": self.browser,
+        }  # fmt: skip
+        wanted = self.one_of(*range(1, 2 ** len(kinds)))
+        return {
+            kind: makers[kind](self.person() if self.rarely(12) else who)
+            for bit, kind in enumerate(kinds)
+            if wanted & (1 << bit)
+        }
+
+    def lines(self, **common: Any) -> list[Row]:
+        """Product lines; one in a dozen is malformed."""
+        made = []
+        for number in range(self.one_of(1, 0, 1, 2, 3)):
+            sku, name = self.one_of(("A", "Axe"), ("B", "Bow"), (None, "Candle"), ("D", None))
+            made.append(
+                {**common, "line_id": str(number), "sku": sku, "name": name, "quantity": self.one_of(1, 2, None, 0)}
+                | {"price": self.money(), "currency": self.one_of("EUR", "EUR", None, "USD")}
+            )
+            if self.rarely(12):
+                made[-1] |= self.one_of({"sku": None, "name": " "}, {"quantity": -1})
+        return made
+
+
+def _event(chance: Chance) -> list[tuple[str, Row]]:
+    who = chance.person()
+    name = chance.one_of(*EVENTS)
+    row = {"source": chance.one_of("web", "web", "app"), "event_name": name, "visitor_id": chance.browser(who)}
+    row |= {"occurred_at": chance.time(), "session_id": chance.one_of(None, "1", "2"), "currency": "EUR"}
+    row |= {"browser": "Chrome", "page_location": chance.one_of("https://shop.example/1", None)}
+    if chance.rarely(3):
+        row |= chance.identifiers(who, "user_id", "email")
+    if chance.rarely(4):
+        row["ads_storage"] = chance.one_of("Yes", "No")
+    if name in ("page_view", "view_item"):
+        row |= {"engagement_ms": chance.one_of(None, 500, 12000), "is_engaged": chance.one_of(None, True)}
+    if name == "purchase":
+        row |= {"transaction_id": _number(chance), "value": chance.money()}
+    if chance.rarely(20):
+        row |= chance.one_of(
+            {"browser": "Googlebot"}, {"traffic_type": "internal"}, {"visitor_id": " "}, {"currency": "USD"},
+            {"occurred_at": datetime(1970, 1, 1)}, {"event_name": None},
+        )  # fmt: skip
+    items: list[Row] = []
+    if name in ("view_item", "add_to_cart", "remove_from_cart", "begin_checkout", "purchase"):
+        for index, line in enumerate(chance.lines(source=row["source"])):
+            del line["line_id"], line["currency"]
+            items.append({**line, "item_index": index})
+    return [("raw.events", row), *(("raw.event_items", item) for item in items)]
+
+
+def _number(chance: Chance) -> str | None:
+    return chance.one_of(f"{chance.town}t1", None, f"{chance.town}t2", "(not set)")
+
+
+def _burst(chance: Chance) -> list[tuple[str, Row]]:
+    """More page views within a minute than a person makes; they arrive together."""
+    who, began = chance.person(), chance.time()
+    row = {"source": "web", "event_name": "page_view", "visitor_id": chance.browser(who), "session_id": "9"}
+    return [("raw.events", {**row, "occurred_at": began + timedelta(seconds=second)}) for second in range(6)]
+
+
+def _contact(chance: Chance) -> list[tuple[str, Row]]:
+    who = chance.person()
+    row: Row = {"source": chance.one_of("crm", "crm", "shop"), "contact_id": chance.contact_id(who)}
+    row |= {"created_at": chance.one_of(None, chance.time()), "updated_at": chance.time()}
+    row |= chance.identifiers(who, "email", "phone", "user_id")
+    row |= {"first_name": chance.one_of(None, "Ana", "Zoë"), "country": chance.one_of(None, "at", "DE")}
+    row["is_deleted"] = chance.one_of(False, None, False, True) if chance.rarely(3) else None
+    if chance.rarely(12):
+        row["contact_id"] = None
+    made = [("raw.contacts", row)]
+    version = {"source": row["source"], "contact_id": row["contact_id"], "updated_at": row["updated_at"]}
+    if chance.rarely(3):
+        for kind, value in chance.identifiers(who, "email", "phone", "user_id", "visitor_id").items():
+            made.append(("raw.contact_identifiers", {**version, "kind": kind, "value": value}))
+    if chance.rarely(6):
+        merged = chance.contact_id(chance.person() if chance.rarely(4) else who)
+        made.append(("raw.contact_identifiers", {**version, "kind": "merged_contact_id", "value": merged}))
+    return made
+
+
+def _consent(chance: Chance) -> list[tuple[str, Row]]:
+    who = chance.person()
+    row: Row = {"source": chance.one_of("crm", "shop"), "channel": chance.one_of("email", "ads")}
+    row |= chance.identifiers(who, "contact_id", "email")
+    row |= {"status": chance.one_of("granted", "granted", "denied", "unknown"), "changed_at": chance.time()}
+    if chance.rarely(15):
+        row |= chance.one_of({"status": "granted", "changed_at": None}, {"channel": "letter"})
+    return [("raw.consents", row)]
+
+
+def _suppression(chance: Chance) -> list[tuple[str, Row]]:
+    who = chance.person()
+    kind, value = chance.one_of(
+        ("email", chance.email(who)), ("contact_id", chance.contact_id(who)), ("phone", chance.phone(who)),
+        ("domain", "work.example"), ("email", "no address"),
+    )  # fmt: skip
+    row = {"source": chance.one_of("crm", "shop"), "kind": kind, "value": value, "changed_at": chance.time()}
+    row |= {"channel": chance.one_of("email", "ads", "all", None), "is_active": chance.one_of(True, None, True, False)}
+    return [("raw.suppressions", {**row, "reason": chance.one_of("opted_out", "bounced", "competitors", None)})]
+
+
+def _erasure(chance: Chance) -> list[tuple[str, Row]]:
+    who = chance.person()
+    kind, value = chance.one_of(
+        ("email", chance.email(who)), ("contact_id", chance.contact_id(who)), ("phone", chance.phone(who))
+    )
+    row = {"source": "crm", "kind": kind, "value": value, "channel": "all", "reason": "erased", "is_active": True}
+    if chance.rarely(5):
+        row["is_active"] = False
+    return [("raw.suppressions", {**row, "changed_at": chance.time()})]
+
+
+def _opt_out(chance: Chance) -> list[tuple[str, Row]]:
+    row = {"destination": "mailchimp", "kind": "email", "value": chance.email(chance.person()), "channel": "email"}
+    row |= {"reason": chance.one_of("opted_out", "complained"), "is_active": chance.one_of(True, True, False)}
+    return [("sync.opt_outs", {**row, "occurred_at": chance.time(), "read_at": chance.time()})]
+
+
+def _order(chance: Chance) -> list[tuple[str, Row]]:
+    who = chance.person()
+    row: Row = {"source": chance.one_of("shop", "crm"), "order_id": f"{chance.town}o{chance.one_of(who, who, '0')}"}
+    row |= chance.identifiers(who, "contact_id", "email", "phone", "user_id", "visitor_id")
+    row |= {"transaction_id": _number(chance), "currency": chance.one_of("EUR", "EUR", "USD")}
+    row |= {"status": chance.one_of("paid", "placed", "returned", "cancelled", "failed", None)}
+    row |= {"total_amount": chance.one_of(None, chance.money()), "is_test": chance.one_of(None, None, None, True)}
+    row |= {"ordered_at": chance.time(), "updated_at": chance.time()}
+    if chance.rarely(20):
+        row["ordered_at"] = None
+    version = {name: row[name] for name in ("source", "order_id", "updated_at")}
+    return [("raw.orders", row), *(("raw.order_items", line) for line in chance.lines(**version))]
+
+
+def _cart(chance: Chance) -> list[tuple[str, Row]]:
+    who = chance.person()
+    row: Row = {"source": chance.one_of("shop", "crm"), "cart_id": f"{chance.town}k{chance.one_of(who, who, '0')}"}
+    row |= chance.identifiers(who, "contact_id", "email", "user_id", "visitor_id")
+    row |= {"status": chance.one_of("open", "open", None, "ordered", "emptied", "deleted")}
+    row |= {"currency": chance.one_of("EUR", None), "total_amount": chance.one_of(None, chance.money())}
+    row |= {"created_at": chance.one_of(None, chance.time()), "updated_at": chance.time()}
+    version = {name: row[name] for name in ("source", "cart_id", "updated_at")}
+    return [("raw.carts", row), *(("raw.cart_items", line) for line in chance.lines(**version))]
+
+
+def _subscription(chance: Chance) -> list[tuple[str, Row]]:
+    who = chance.person()
+    row: Row = {"source": chance.one_of("shop", "crm"), "subscription_id": f"{chance.town}s{who}"}
+    row |= chance.identifiers(who, "contact_id", "email", "user_id")
+    row |= {"kind": chance.one_of("paid", "paid", "email"), "plan": chance.one_of("gold", "tin")}
+    row |= {"status": chance.one_of("active", "past_due", "cancelled", "expired", "failed")}
+    row |= {"started_at": chance.one_of(chance.time(), None), "ended_at": chance.one_of(None, chance.time())}
+    row |= {"cancelled_at": chance.one_of(None, chance.time()), "updated_at": chance.time()}
+    row["is_deleted"] = chance.rarely(10)
+    return [("raw.subscriptions", row)]
+
+
+def _touch(chance: Chance) -> list[tuple[str, Row]]:
+    row: Row = {"source": chance.one_of("crm", "mailchimp"), "channel": chance.one_of("email", "email", "ads")}
+    row |= chance.identifiers(chance.person(), "contact_id", "email", "visitor_id")
+    row |= {"type": chance.one_of("open", "click", "sent", "bounce", "complaint"), "is_bot": chance.rarely(6)}
+    return [("raw.engagement", {**row, "occurred_at": chance.time()})]
+
+
+def _reject(chance: Chance) -> list[tuple[str, Row]]:
+    row = {"source": "files", "table_name": "raw.orders", "location": "orders.csv:7", "reason": "no number"}
+    return [("raw.rejected_rows", row)]
+
+
+HAPPENINGS: tuple[Callable[[Chance], list[tuple[str, Row]]], ...] = (
+    _event, _event, _event, _event, _event, _event, _contact, _contact, _contact, _order, _order, _cart,
+    _consent, _consent, _subscription, _touch, _erasure, _suppression, _opt_out, _burst, _reject,
+)  # fmt: skip
+_VERSIONS = ("updated_at", "changed_at", "read_at")
+
+
+def _numbered(number: int, rows: list[tuple[str, Row]]) -> tuple[tuple[str, Row], ...]:
+    """The same rows with keys of their own, and version times that no other delivery has."""
+    for _, row in rows:
+        for column in _VERSIONS:
+            if row.get(column) is not None:
+                row[column] += timedelta(microseconds=number)
+    for position, (table, row) in enumerate(rows):
+        if table == "raw.events":
+            row["event_key"] = f"e{number}.{position}"
+        elif table == "raw.event_items":
+            row["event_key"] = f"e{number}.0"
+        elif table == "raw.engagement":
+            row["engagement_id"] = f"g{number}"
+    return tuple(rows)
+
+
+def _is_rejected(rows: tuple[tuple[str, Row], ...]) -> bool:
+    """Whether staging.rejected_rows has something to say: it counts a malformed row as often as it was loaded."""
+    return any(
+        table == "raw.rejected_rows"
+        or row.get("channel") == "letter"
+        or row.get("value") == "no address"
+        or (table == "raw.events" and (row["event_name"] is None or row["occurred_at"].year < 2000))
+        or (table == "raw.orders" and row["ordered_at"] is None)
+        or (table == "raw.contacts" and row["contact_id"] is None)
+        or row.get("name") == " "
+        or row.get("quantity") == -1
+        for table, row in rows
+    )
+
+
+@st.composite
+def histories(
+    draw: Callable[[st.SearchStrategy[Any]], Any], *, towns: int = 3, moving: bool = False, killed: bool = False
+) -> History:
+    """A history of one to `towns` towns that know nothing of each other, in up to five loads."""
+    loads = draw(st.sampled_from((2, 1, 2, 3, 2, 3, 4, 5)))
+    deliveries: list[Delivery] = []
+    for letter in "xyz"[: draw(st.integers(1, towns))]:
+        chance = Chance(draw, letter)
+        for _ in range(draw(st.integers(2, 14))):
+            rows = _numbered(len(deliveries), chance.one_of(*HAPPENINGS)(chance))
+            places = [draw(_below(loads))]
+            if chance.rarely(5) and not _is_rejected(rows):
+                places += [draw(_below(loads)) for _ in range(chance.one_of(1, 2))]
+            deliveries.append(Delivery(rows, tuple(places)))
+    clocks = [AS_OF] * loads
+    if moving:
+        clocks = [*sorted(AS_OF - draw(st.sampled_from(EARLIER)) for _ in range(loads - 1)), AS_OF]
+    kills: list[float | None] = [None] * loads
+    if killed:
+        kills = [draw(st.none() | st.floats(0, 1, width=16)) for _ in range(loads - 1)] + [
+            draw(st.floats(0, 1, width=16))
+        ]
+    return History(deliveries, clocks, kills, draw(st.integers(0, 999)))

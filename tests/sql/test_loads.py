@@ -1,0 +1,229 @@
+"""However a history is cut into loads, in whatever order they come, the warehouse says the same in the end.
+
+Each example is a small random history (histories.py) told twice to DuckDB in memory. Once in pieces: a load, a build,
+the next load, the next build, with repeated rows and rows that come late. And once as a whole: every delivery once, one
+load, one full build. Every table of staging and core and the shipped segments must then hold the same rows.
+
+Two more properties lean on the same machinery: the clock moves on between the builds (what was in the future comes
+to be, carts expire, plans end), and builds are killed at any statement and followed by the next load.
+
+Left out of the comparison is only what says when a row was loaded: `loaded_at`.
+
+REKINDLE_EXAMPLES=50 or HYPOTHESIS_PROFILE=soak say how long it runs (tests/conftest.py); `make soak` is the long run.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from include.settings import ROOT, get_settings
+from include.warehouse.build import build_segment, build_tables
+from include.warehouse.engine import Warehouse
+from include.warehouse.models import load_models
+from tests.sql.conftest import shipped
+from tests.sql.histories import AS_OF, Delivery, History, Row, histories
+
+LEFT_OUT = {"loaded_at"}
+SEGMENTS = ("cart_abandoners", "lapsed_subscribers", "non_converting_visitors")
+EXAMPLES = settings().max_examples
+
+# The limits are low, so that a town of three reaches them.
+LIMITS = {"QUARANTINE_ABOVE": "3", "BOT_PAGE_VIEWS_PER_MINUTE": "5", "COMPANY_DOMAINS": '["staff.example"]'}
+
+pytestmark = pytest.mark.timeout(60 + 20 * EXAMPLES)
+
+
+class Killed(Exception):
+    """What a kill looks like from inside: the open transaction is rolled back and nothing after it runs."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _low_limits() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in LIMITS.items():
+            patch.setenv(f"REKINDLE_{name}", value)
+        yield
+
+
+class Teller:
+    """A warehouse that is told a history, and how many statements a build takes."""
+
+    def __init__(self) -> None:
+        self.warehouse = Warehouse("duckdb://")
+        self.warehouse.ensure_tables()
+        self._statements = 0
+        self._last_statement = sys.maxsize
+        self._usual = 400
+        sqlalchemy.event.listen(self.warehouse._engine, "before_cursor_execute", self._count)
+
+    def _count(self, *_: Any) -> None:
+        self._statements += 1
+        if self._statements > self._last_statement:
+            raise Killed
+
+    def load(self, deliveries: list[Delivery], loaded_at: datetime) -> None:
+        rows: dict[str, list[Row]] = {}
+        for delivery in deliveries:
+            for table, row in delivery.rows:
+                stamp = {} if table == "sync.opt_outs" else {"loaded_at": loaded_at}
+                rows.setdefault(table, []).append({**row, **stamp})
+        with self.warehouse.session() as session:
+            for table, listed in rows.items():
+                self.warehouse.insert(table, listed, connection=session)
+
+    def build(self, as_of: datetime, kill_at: float | None = None, *, full_refresh: bool = False) -> bool:
+        """Whether the build was finished; `kill_at` is a share of the statements of an earlier build."""
+        self._statements = 0
+        self._last_statement = sys.maxsize if kill_at is None else int(kill_at * self._usual)
+        try:
+            build_tables(self.warehouse, as_of, full_refresh=full_refresh)
+        except Killed:
+            return False
+        finally:
+            self._last_statement = sys.maxsize
+        self._usual = self._statements
+        return True
+
+    def tables(self, as_of: datetime) -> dict[str, Counter[tuple[Any, ...]]]:
+        """Everything that is compared: the rows of a table as a multiset."""
+        for segment in SEGMENTS:
+            build_segment(self.warehouse, segment, segment, as_of, *shipped(segment))
+        names = [name for name, model in load_models().items() if model.schema in ("staging", "core")]
+        found = {}
+        with self.warehouse.session() as session:
+            for name in [*names, *(f"segments.{segment}" for segment in SEGMENTS)]:
+                result = session.exec_driver_sql(f"select * from {name}")
+                kept = [number for number, column in enumerate(result.keys()) if column not in LEFT_OUT]
+                found[name] = Counter(tuple(row[number] for number in kept) for row in result)
+        return found
+
+    def close(self) -> None:
+        self.warehouse.close()
+        self.warehouse._anchor.close()
+
+
+def in_pieces(history: History, teller: Teller) -> None:
+    """Load after load, each followed by a build."""
+    order = random.Random(history.shuffle)
+    finished = True
+    for number, as_of in enumerate(history.clocks):
+        brought = [delivery for delivery in history.deliveries for load in delivery.loads if load == number]
+        order.shuffle(brought)
+        teller.load(brought, AS_OF + timedelta(minutes=number))
+        finished = teller.build(as_of, history.kills[number])
+    if not finished:
+        teller.build(history.clocks[-1])
+
+
+def as_a_whole(history: History, teller: Teller) -> None:
+    """Every delivery once, one load, one build."""
+    teller.load(history.deliveries, AS_OF + timedelta(minutes=len(history.clocks)))
+    teller.build(history.clocks[-1], full_refresh=True)
+
+
+@dataclass
+class Seen:
+    """What the examples had in them, so that a run of empty histories cannot pass for a proof."""
+
+    tables: set[str] = field(default_factory=set)
+    states: set[str] = field(default_factory=set)
+
+
+def holds(history: History, seen: Seen | None = None) -> None:
+    """The property; AssertionError with the rows that differ."""
+    pieces, whole = Teller(), Teller()
+    try:
+        in_pieces(history, pieces)
+        as_a_whole(history, whole)
+        found, expected = (teller.tables(history.clocks[-1]) for teller in (pieces, whole))
+        if seen is not None:
+            seen.tables |= {name for name, rows in expected.items() if rows}
+            for table in ("core.identifiers", "core.carts"):
+                seen.states |= {row["state"] for row in whole.warehouse.read(f"select distinct state from {table}")}
+    finally:
+        pieces.close()
+        whole.close()
+    differences = [
+        f"{name} {side}: {row}"
+        for name in expected
+        for side, rows in (
+            ("only in pieces", found[name] - expected[name]),
+            ("only as a whole", expected[name] - found[name]),
+        )
+        for row in rows.elements()
+    ]
+    assert not differences, "\n".join(differences)
+
+
+def on_examples(drawn: st.SearchStrategy[History], title: str, examples: int, **options: Any) -> Seen:
+    """Try the property on so many histories; a long run says every so often how far it is (pytest -s shows it)."""
+    began = time.monotonic()
+    seen, done = Seen(), 0
+
+    @settings(max_examples=examples, **options)
+    @given(drawn)
+    def run(history: History) -> None:
+        nonlocal done
+        holds(history, seen)
+        done += 1
+        if done % 50 == 0:
+            rate = done / (time.monotonic() - began)
+            left = max(examples - done, 0) / rate
+            print(f"{title}: {done} of {examples} histories, {rate:.2f}/s, {left:.0f} s left", flush=True)
+
+    run()
+    return seen
+
+
+def test_the_cut_into_loads_changes_nothing() -> None:
+    seen = on_examples(histories(), "loads", EXAMPLES // 2)
+    if EXAMPLES < 100:
+        return
+    models = {name for name, model in load_models().items() if model.schema in ("staging", "core")}
+    assert models | {f"segments.{segment}" for segment in SEGMENTS} <= seen.tables
+    assert {"joined", "shared", "alone", "quarantined"} | {"open", "ordered", "emptied", "expired"} <= seen.states
+
+
+def test_a_clock_that_moves_on_between_loads_changes_nothing() -> None:
+    on_examples(histories(moving=True), "clock", EXAMPLES // 4)
+
+
+def test_a_killed_build_changes_nothing() -> None:
+    on_examples(histories(moving=True, killed=True), "kills", EXAMPLES // 4)
+
+
+@pytest.mark.parametrize(
+    ("model", "right", "wrong"),
+    [
+        ("staging/events", "    ) = 1", "    ) >= 1"),
+        ("staging/contacts", "updated_at desc nulls last,", ""),
+        ("staging/subscriptions", "updated_at desc nulls last,", ""),
+    ],
+)
+def test_a_broken_model_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, right: str, wrong: str
+) -> None:
+    """Whether these examples could fail at all: copies that stay, and the last load taken for the newest version."""
+    shutil.copytree(ROOT / "sql", tmp_path / "sql")
+    path = tmp_path / "sql" / f"{model}.sql"
+    sql = path.read_text(encoding="utf-8")
+    assert right in sql
+    path.write_text(sql.replace(right, wrong), encoding="utf-8")
+    monkeypatch.setenv("REKINDLE_SQL_DIR", str(tmp_path / "sql"))
+    get_settings.cache_clear()
+    with pytest.raises(AssertionError, match=r"only (in pieces|as a whole)"):
+        on_examples(histories(), model, 100, phases=[Phase.generate], database=None, derandomize=True)
