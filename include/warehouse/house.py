@@ -6,11 +6,15 @@ They are written as `tidy(x)` and `is_email(x)` in the models and spelt out for 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import sqlglot
 from sqlglot import exp
 
-BLANKS = "' ' || chr(9) || chr(10) || chr(13) || chr(160)"
+# Unicode's white space, and what is as wide as nothing: zero width space, word joiner, byte order mark. By number,
+# because DuckDB reads a wide blank in a statement as a plain one.
+_BLANKS = (*range(9, 14), 32, 133, 160, 5760, *range(8192, 8204), 8232, 8233, 8239, 8287, 8288, 12288, 65279)
+BLANKS = " || ".join(f"chr({blank})" for blank in _BLANKS)
 # Blanks are spelt out: what \s means beyond ASCII differs from engine to engine.
 EMAIL_SHAPE = r"""^[^\s@,;<>"]+@[^\s@.,;<>"]+(\.[^\s@.,;<>"]+)*\.[^\s@.,;<>"]{2,}$""".replace(r"\s", r" \t\n\r\f")
 
@@ -25,8 +29,13 @@ def _is_email(argument: exp.Expr) -> exp.Expr:
     return _written(f"regexp_matches(argument, '{EMAIL_SHAPE}')", argument)
 
 
+@lru_cache
+def _parsed(template: str) -> exp.Expr:
+    return sqlglot.parse_one(template, dialect="duckdb")
+
+
 def _written(template: str, argument: exp.Expr) -> exp.Expr:
-    tree = sqlglot.parse_one(template, dialect="duckdb")
+    tree = _parsed(template).copy()
     for column in list(tree.find_all(exp.Column)):
         column.replace(argument.copy())
     return tree
