@@ -35,7 +35,7 @@ test: $(STAMP) lint ## everything: lint, types, SQL cases, units, DAGs, and one 
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not line"
 	$(BIN)/python -m pytest -m line
 
-soak: $(STAMP) ## thousands of random histories, cut into loads at random (EXAMPLES=2000; hours)
+soak: $(STAMP) ## random histories in random loads for an hour or more (EXAMPLES=2000)
 	HYPOTHESIS_PROFILE=soak REKINDLE_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -s -m "not line" tests/sql/test_loads.py
 
 lint: $(STAMP) ## ruff, mypy, sqlfluff
