@@ -78,7 +78,7 @@ class Chance:
         return AS_OF - timedelta(minutes=self.one_of(*AGES) - self.one_of(*STEPS))
 
     def person(self) -> str:
-        return self.one_of("1", "2", "3")
+        return self.one_of("1", "2", "3", "4")
 
     def contact_id(self, who: str) -> str:
         return f"{self.town}c{who}" + self.one_of("", "", "b")
@@ -95,7 +95,7 @@ class Chance:
         return f"{self.town}u{who}"
 
     def browser(self, who: str) -> str:
-        return f"{self.town}b{self.one_of(who, '0')}"
+        return f"{self.town}b{self.one_of(who, who, '0', '0', who, '0', '9')}"
 
     def money(self) -> float:
         return self.one_of(1.5, 10.0, 20.25, 99.75)
@@ -108,7 +108,7 @@ class Chance:
         }  # fmt: skip
         wanted = self.one_of(*range(1, 2 ** len(kinds)))
         return {
-            kind: makers[kind](self.person() if self.rarely(12) else who)
+            kind: makers[kind](self.person() if self.rarely(20) else who)
             for bit, kind in enumerate(kinds)
             if wanted & (1 << bit)
         }
@@ -163,6 +163,16 @@ def _burst(chance: Chance) -> list[tuple[str, Row]]:
     who, began = chance.person(), chance.time()
     row: Row = {"source": "web", "event_name": "page_view", "visitor_id": chance.browser(who), "session_id": "9"}
     return [("raw.events", {**row, "occurred_at": began + timedelta(seconds=second)}) for second in range(6)]
+
+
+def _kiosk(chance: Chance) -> list[tuple[str, Row]]:
+    """Three people log in at one browser, one after the other."""
+    row = {"source": "web", "event_name": "login", "visitor_id": f"{chance.town}b9", "session_id": "7"}
+    began = chance.time()
+    return [
+        ("raw.events", {**row, "user_id": f"{chance.town}u{who}", "occurred_at": began + timedelta(minutes=10 * who)})
+        for who in (1, 2, 3)
+    ]
 
 
 def _contact(chance: Chance) -> list[tuple[str, Row]]:
@@ -274,7 +284,7 @@ def _reject(chance: Chance) -> list[tuple[str, Row]]:
 
 HAPPENINGS: tuple[Callable[[Chance], list[tuple[str, Row]]], ...] = (
     _event, _event, _event, _event, _event, _event, _contact, _contact, _contact, _order, _order, _cart,
-    _consent, _consent, _subscription, _touch, _erasure, _suppression, _opt_out, _burst, _reject,
+    _consent, _consent, _subscription, _touch, _erasure, _suppression, _opt_out, _burst, _kiosk, _reject,
 )  # fmt: skip
 _VERSIONS = ("updated_at", "changed_at", "read_at")
 

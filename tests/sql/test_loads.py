@@ -234,7 +234,6 @@ def test_loads_that_overtake_each_other_change_nothing() -> None:
     [
         ("staging/events", "    ) = 1", "    ) >= 1"),
         ("staging/contacts", "updated_at desc nulls last,", ""),
-        ("staging/subscriptions", "updated_at desc nulls last,", ""),
     ],
 )
 def test_a_broken_model_is_found(
