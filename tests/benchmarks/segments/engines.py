@@ -19,7 +19,13 @@ class CannotStart(Exception):
 def running(engine: str, folder: Path) -> Iterator[New]:
     """A function from a name to the URL of an empty warehouse; all of them are gone at the end."""
     if engine == "duckdb":
-        yield lambda name: f"duckdb:///{folder / name}.duckdb"
+
+        def new(name: str) -> str:
+            url = f"duckdb:///{folder / name}.duckdb"
+            drop(url)  # an earlier run may have left one in a directory that is kept
+            return url
+
+        yield new
         return
     if engine == "postgres":
         try:

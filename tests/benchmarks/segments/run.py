@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -197,6 +198,7 @@ def _small_load(history: History) -> Measured:
 def measure_pandas(progress: Progress, folder: Path, events: int) -> Rival:
     """The pandas script on a history of so many events, with the memory that is free now and no more."""
     shop, files = Shop(events / DAYS), folder / "parquet"
+    shutil.rmtree(files, ignore_errors=True)
     where = ("--folder", str(files))
     rate = ("--events-per-day", str(shop.events_per_day), "--end", str(DAYS))
     title = f"pandas, {events:,} events"
