@@ -16,6 +16,7 @@ UNITS: dict[str, tuple[str, str, str]] = {
     "touched_event": ("core.touched_events", "event_key", "argument"),
     "touched_day": ("core.touched_days", "day", "cast(argument as date)"),
     "touched_visit": ("core.touched_visits", "session_key", "argument"),
+    "touched_walker": ("core.touched_walkers", "visitor_id", "argument"),
     "touched_node": ("core.touched_nodes", "node", "argument"),
     "touched_visitor": ("core.touched_visitors", "visitor_id", "argument"),
     "touched_profile": ("core.touched_profiles", "profile_id", "argument"),

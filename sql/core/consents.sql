@@ -1,6 +1,7 @@
 -- A row is what a profile has answered about one channel (email or ads): granted, denied or unknown.
 -- Key: profile_id, channel. No row means nobody ever asked, which is unknown too.
--- Inputs: staging.consents, core.events, core.identifiers, core.erased_identifiers.
+-- materialized: incremental by profile_id
+-- Inputs: staging.consents, core.sessions, core.identifiers, core.erased_identifiers.
 -- Rules (19): each contact of each source and each browser has one answer, its latest; any no is a no; unknown only when
 -- nothing else was said. A browser's answer about ads is the ads_storage of its latest event that carries one. Source,
 -- reason and time are those of the latest answer that decided. Answers from before an erasure are gone (21).
@@ -15,6 +16,7 @@ with told as (
         reason,
         coalesce(changed_at, timestamp '1970-01-01 00:00:00') as changed_at
     from staging.consents
+    where touched_node(coalesce('1:' || source || ':' || contact_id, '3:' || email))
 ),
 
 latest as (
@@ -41,7 +43,9 @@ identifiers as (
         identifier_value,
         profile_id
     from core.identifiers
-    where profile_id is not null
+    where
+        identifier_kind in ('contact_id', 'email')
+        and touched_profile(profile_id)
 ),
 
 erased as (
@@ -82,21 +86,28 @@ contact_answers as (
         and coalesce(latest.changed_at >= erased_email.erased_until, true)
 ),
 
+browser_times as (
+    select
+        profile_id,
+        min(source) as source,
+        max(ads_granted_at) as granted_at,
+        max(ads_denied_at) as denied_at
+    from core.sessions
+    where
+        coalesce(ads_granted_at, ads_denied_at) is not null
+        and touched_profile(profile_id)
+    group by profile_id, visitor_id
+),
+
 browser_answers as (
     select
         profile_id,
         'ads' as channel,
-        case when ads_storage = 'No' then 'denied' else 'granted' end as status,
+        case when coalesce(denied_at >= granted_at, granted_at is null) then 'denied' else 'granted' end as status,
         source,
         'ads_storage' as reason,
-        occurred_at as changed_at
-    from core.events
-    where ads_storage in ('Yes', 'No')
-    qualify
-        row_number() over (
-            partition by profile_id, visitor_id
-            order by occurred_at desc, ads_storage asc, event_key asc
-        ) = 1
+        greatest(coalesce(granted_at, denied_at), coalesce(denied_at, granted_at)) as changed_at
+    from browser_times
 ),
 
 answers as (

@@ -1,5 +1,6 @@
 -- A row is a product line of a web event of a profile.
 -- Key: event_key, item_index.
+-- materialized: view
 -- Inputs: staging.event_items, core.events.
 select
     items.event_key,

@@ -1,10 +1,12 @@
 -- A row is a web event of a profile, in GA4's names.
 -- Key: event_key. An event that belongs to nobody (quarantined browser without a login) has no row.
--- Inputs: staging.events, core.identifiers, core.erased_identifiers.
+-- materialized: view
+-- Inputs: staging.events, core.identifiers, core.erased_identifiers, core.visits.
 -- Rules: the login's profile, otherwise the e-mail's, otherwise the browser's (1), also when the login came later than
 -- the event (2); on a quarantined browser only events with a login belong to somebody (3). Erased people's events are
 -- gone (21). Rows dated at or after as_of do not exist yet (11).
--- A visit (session_key) is the source's own session, or where it has none, events without a silence of :session_gap.
+-- A visit (session_key) is as in core.visits. For analysts and reports: no model reads it, since it labels every event
+-- that ever was.
 with identifiers as (
     select
         identifier_kind,
@@ -22,7 +24,7 @@ erased as (
     from core.erased_identifiers
 ),
 
-matched as (
+matched as not materialized (
     select
         events.event_key,
         events.source,
@@ -79,44 +81,16 @@ matched as (
         and coalesce(events.occurred_at >= erased_email.erased_until, true)
 ),
 
--- Only what comes without a session id is walked in order of time.
-silences as (
+-- A visit of a source without session ids is known by its browser and its time.
+walked_visits as (
     select
-        event_key,
+        session_key,
         visitor_id,
-        occurred_at,
-        lag(occurred_at) over (partition by visitor_id order by occurred_at asc, event_key asc) as previous_at
-    from matched
+        min(started_at) as started_at,
+        max(ended_at) as ended_at
+    from core.visits
     where session_id is null
-),
-
-steps as (
-    select
-        event_key,
-        visitor_id,
-        occurred_at,
-        case when occurred_at <= previous_at + :session_gap then 0 else 1 end as starts_visit
-    from silences
-),
-
-numbered as (
-    select
-        event_key,
-        visitor_id,
-        occurred_at,
-        sum(starts_visit) over (
-            partition by visitor_id
-            order by occurred_at asc, event_key asc
-            rows between unbounded preceding and current row
-        ) as visit_number
-    from steps
-),
-
-visits as (
-    select
-        event_key,
-        min(occurred_at) over (partition by visitor_id, visit_number) as started_at
-    from numbered
+    group by session_key, visitor_id
 )
 
 select
@@ -125,7 +99,7 @@ select
     matched.visitor_id,
     case
         when matched.session_id is not null then matched.visitor_id || '.' || matched.session_id
-        else matched.visitor_id || '.' || cast(visits.started_at as varchar)
+        else walked_visits.session_key
     end as session_key,
     matched.event_name,
     matched.page_location,
@@ -149,6 +123,8 @@ select
     matched.occurred_at,
     matched.loaded_at
 from matched
-left join visits
-    on matched.event_key = visits.event_key
+left join walked_visits
+    on
+        case when matched.session_id is null then matched.visitor_id end = walked_visits.visitor_id
+        and matched.occurred_at between walked_visits.started_at and walked_visits.ended_at
 where coalesce(matched.user_profile_id, matched.email_profile_id, matched.visitor_profile_id) is not null

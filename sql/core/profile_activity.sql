@@ -1,7 +1,8 @@
 -- What the segments need to know about a profile, in one row.
 --
--- One row is a profile. Key: profile_id. Inputs: core.profiles, core.sessions, core.events, core.event_items,
--- core.orders, core.order_profiles, core.engagement, core.subscriptions.
+-- One row is a profile. Key: profile_id. Inputs: core.profiles, core.sessions, core.visit_products, core.identifiers,
+-- core.erased_identifiers, core.orders, core.order_profiles, core.engagement, core.subscriptions.
+-- materialized: incremental by profile_id
 --
 -- Rules a marketer asks about:
 --   * last_visit_at is the end of the latest visit that is no bot's; visits and page views are counted without bots.
@@ -17,16 +18,19 @@ with profiles as (
         first_seen_at,
         last_seen_at
     from core.profiles
+    where touched_profile(profile_id)
 ),
 
 visits as (
     select
         profile_id,
-        count(*) as visits_count,
-        cast(sum(page_views) as bigint) as page_views_count,
-        max(ended_at) as last_visit_at
+        count(*) filter (where not is_bot) as visits_count,
+        cast(sum(page_views) filter (where not is_bot) as bigint) as page_views_count,
+        max(ended_at) filter (where not is_bot) as last_visit_at,
+        max(last_lead_at) as last_lead_at,
+        max(last_sign_up_at) as last_sign_up_at
     from core.sessions
-    where not is_bot
+    where touched_profile(profile_id)
     group by profile_id
 ),
 
@@ -36,7 +40,7 @@ own_orders as (
         count(*) as orders_count,
         case when min(currency) = max(currency) or max(currency) is null then sum(total_amount) end as orders_amount
     from core.orders
-    where counts and ordered_at < :as_of
+    where counts and ordered_at < :as_of and touched_profile(profile_id)
     group by profile_id
 ),
 
@@ -47,7 +51,7 @@ answered_orders as (
     from core.order_profiles as order_profiles
     inner join core.orders as orders
         on order_profiles.order_key = orders.order_key
-    where orders.counts and orders.ordered_at < :as_of
+    where orders.counts and orders.ordered_at < :as_of and touched_profile(order_profiles.profile_id)
     group by order_profiles.profile_id
 ),
 
@@ -57,36 +61,84 @@ touches as (
         max(occurred_at) filter (where type = 'open') as last_open_at,
         max(occurred_at) filter (where type = 'click') as last_click_at
     from core.engagement
-    where type in ('open', 'click') and not coalesce(is_bot, false) and occurred_at < :as_of
+    where
+        type in ('open', 'click')
+        and not coalesce(is_bot, false)
+        and occurred_at < :as_of
+        and touched_profile(profile_id)
     group by profile_id
 ),
 
-product_views as (
+-- As in core.sessions: the login's profile, otherwise the e-mail's, otherwise the browser's.
+users as not materialized (
     select
-        event_key,
-        profile_id,
-        occurred_at
-    from core.events
-    where event_name = 'view_item' and occurred_at < :as_of
+        identifier_value,
+        profile_id
+    from core.identifiers
+    where
+        identifier_kind = 'user_id'
+        and touched_profile(profile_id)
 ),
 
-product_view_counts as (
+emails as not materialized (
     select
-        profile_id,
-        count(*) filter (where occurred_at >= :as_of - interval '30 days') as product_views_30d
-    from product_views
-    group by profile_id
+        identifier_value,
+        profile_id
+    from core.identifiers
+    where
+        identifier_kind = 'email'
+        and touched_profile(profile_id)
+),
+
+visitors as not materialized (
+    select
+        identifier_value,
+        profile_id
+    from core.identifiers
+    where
+        identifier_kind = 'visitor_id'
+        and touched_profile(profile_id)
+),
+
+erased_visitors as (
+    select
+        identifier_value,
+        erased_until
+    from core.erased_identifiers
+    where identifier_kind = 'visitor_id'
+),
+
+product_views as not materialized (
+    select
+        coalesce(
+            users.profile_id,
+            emails.profile_id,
+            case
+                when coalesce(products.viewed_at >= erased_visitors.erased_until, true) then visitors.profile_id
+            end
+        ) as profile_id,
+        products.name,
+        products.viewed_at
+    from core.visit_products as products
+    left join users
+        on products.user_id = users.identifier_value
+    left join emails
+        on products.email = emails.identifier_value
+    left join visitors
+        on products.visitor_id = visitors.identifier_value
+    left join erased_visitors
+        on products.visitor_id = erased_visitors.identifier_value
+    where touched_visitor(products.visitor_id)
 ),
 
 viewed_products as (
     select
-        product_views.profile_id,
-        coalesce(items.name, items.sku) as name,
-        max(product_views.occurred_at) as viewed_at
+        profile_id,
+        name,
+        max(viewed_at) as viewed_at
     from product_views
-    inner join core.event_items as items
-        on product_views.event_key = items.event_key
-    group by product_views.profile_id, coalesce(items.name, items.sku)
+    where profile_id is not null
+    group by profile_id, name
 ),
 
 ranked_products as (
@@ -109,35 +161,12 @@ last_products as (
     group by profile_id
 ),
 
-conversions as (
+subscriptions as (
     select
         profile_id,
-        last_order_at as converted_at
-    from answered_orders
-    union all
-    select
-        profile_id,
-        occurred_at as converted_at
-    from core.events
-    where event_name in ('generate_lead', 'sign_up')
-    union all
-    select
-        profile_id,
-        crm_created_at as converted_at
-    from profiles
-    union all
-    select
-        profile_id,
-        started_at as converted_at
+        max(started_at) as last_started_at
     from core.subscriptions
-),
-
-last_conversions as (
-    select
-        profile_id,
-        max(converted_at) as last_conversion_at
-    from conversions
-    where converted_at < :as_of
+    where started_at < :as_of and touched_profile(profile_id)
     group by profile_id
 )
 
@@ -148,14 +177,25 @@ select
     case when own_orders.profile_id is null then 0 else own_orders.orders_amount end as orders_amount,
     coalesce(visits.visits_count, 0) as visits_count,
     coalesce(visits.page_views_count, 0) as page_views_count,
-    coalesce(product_view_counts.product_views_30d, 0) as product_views_30d,
     profiles.first_seen_at,
     profiles.last_seen_at,
     visits.last_visit_at,
     answered_orders.last_order_at,
     touches.last_open_at,
     touches.last_click_at,
-    last_conversions.last_conversion_at
+    nullif(
+        greatest(
+            coalesce(answered_orders.last_order_at, timestamp '1970-01-01 00:00:00'),
+            coalesce(visits.last_lead_at, timestamp '1970-01-01 00:00:00'),
+            coalesce(visits.last_sign_up_at, timestamp '1970-01-01 00:00:00'),
+            coalesce(subscriptions.last_started_at, timestamp '1970-01-01 00:00:00'),
+            case
+                when profiles.crm_created_at < :as_of then profiles.crm_created_at
+                else timestamp '1970-01-01 00:00:00'
+            end
+        ),
+        timestamp '1970-01-01 00:00:00'
+    ) as last_conversion_at
 from profiles
 left join visits
     on profiles.profile_id = visits.profile_id
@@ -165,9 +205,7 @@ left join answered_orders
     on profiles.profile_id = answered_orders.profile_id
 left join touches
     on profiles.profile_id = touches.profile_id
-left join product_view_counts
-    on profiles.profile_id = product_view_counts.profile_id
 left join last_products
     on profiles.profile_id = last_products.profile_id
-left join last_conversions
-    on profiles.profile_id = last_conversions.profile_id
+left join subscriptions
+    on profiles.profile_id = subscriptions.profile_id

@@ -1,10 +1,11 @@
 -- A row is a profile: one person or one anonymous visitor.
 -- Key: profile_id.
--- Inputs: core.identifiers, core.record_profiles, core.events, core.sessions, staging.contacts.
+-- materialized: incremental by profile_id
+-- Inputs: core.identifiers, core.record_profiles, core.sessions, staging.contacts.
 -- Rules: each piece of contact data is the one of the newest CRM contact that has it; without one, the e-mail or phone
 -- seen last. A quarantined e-mail or phone is nobody's (3). Bots: one visit of a bot is enough (core.sessions). Staff:
 -- traffic marked internal, or an e-mail at a company domain. Both as whole profiles (18).
-with identifiers as (
+with own_identifiers as not materialized (
     select
         identifier_kind,
         identifier_value,
@@ -14,27 +15,19 @@ with identifiers as (
         first_seen_at,
         last_seen_at
     from core.identifiers
-),
-
-own_identifiers as (
-    select
-        identifier_kind,
-        identifier_value,
-        profile_id,
-        strength,
-        state,
-        first_seen_at,
-        last_seen_at
-    from identifiers
-    where profile_id is not null
+    where
+        profile_id is not null
+        and touched_profile(profile_id)
 ),
 
 quarantined as (
     select
         identifier_kind,
         identifier_value
-    from identifiers
-    where profile_id is null
+    from core.identifiers
+    where
+        profile_id is null
+        and identifier_kind in ('email', 'phone')
 ),
 
 contacts as (
@@ -159,19 +152,15 @@ seen as (
     group by profile_id
 ),
 
-marked_events as (
+marked as (
     select
         profile_id,
-        max(case when traffic_type = 'internal' then 1 else 0 end) = 1 as is_internal
-    from core.events
-    group by profile_id
-),
-
-bots as (
-    select
-        profile_id,
-        max(case when is_bot then 1 else 0 end) = 1 as is_bot
+        bool_or(is_bot) as is_bot,
+        bool_or(is_internal) as is_internal
     from core.sessions
+    where
+        (is_bot or is_internal)
+        and touched_profile(profile_id)
     group by profile_id
 )
 
@@ -183,8 +172,8 @@ select
     best_contacts.last_name,
     best_contacts.country,
     seen.is_known,
-    coalesce(bots.is_bot, false) as is_bot,
-    coalesce(marked_events.is_internal, false) or seen.has_company_email as is_staff,
+    coalesce(marked.is_bot, false) as is_bot,
+    coalesce(marked.is_internal, false) or seen.has_company_email as is_staff,
     best_contacts.profile_id is not null as has_crm_contact,
     best_contacts.crm_created_at,
     seen.first_seen_at,
@@ -200,7 +189,5 @@ left join best_identifiers as best_phones
     on
         seen.profile_id = best_phones.profile_id
         and best_phones.identifier_kind = 'phone'
-left join marked_events
-    on seen.profile_id = marked_events.profile_id
-left join bots
-    on seen.profile_id = bots.profile_id
+left join marked
+    on seen.profile_id = marked.profile_id

@@ -1,122 +1,126 @@
--- Visits.
+-- Visits of profiles.
 --
--- One row is what one profile did in one visit. Key: session_key, profile_id. Input: core.events, which names the visit
--- (the source's session of a browser, or events of a browser without a longer silence than the session gap).
+-- One row is what one profile did in one visit. Key: session_key, profile_id. Inputs: core.visits, which names the visit,
+-- core.identifiers, core.erased_identifiers, core.timed_sources.
+-- materialized: incremental by profile_id
 --
 -- Rules a marketer asks about:
+--   * The login's profile, otherwise the e-mail's, otherwise the browser's (1), also when the login came later than the
+--     visit (2). On a quarantined browser only what was done with a login belongs to somebody (3). An erased browser
+--     speaks for nobody (21).
 --   * On a shared browser what was done with a login is hers and the rest the browser's own: two rows, one session_key.
 --   * Engaged (rule 16): the source's own flag, or 10 s of engagement, or 2 page views, or a product view. Where a
 --     source never sends engagement time, it is the time from the first to the last event.
---   * is_bot (rule 18): a bot's agent name, or more page views within a minute than a person makes in a browser.
---     core.profiles carries it over to the whole profile, and tells who is staff.
-with events as (
+--   * is_bot and is_internal (rule 18): see core.visits. core.profiles carries them over to the whole profile.
+--   * ads_granted_at and ads_denied_at: the browser's latest yes and no to ads in the visit (19).
+with visits as not materialized (
+    select *
+    from core.visits
+    where touched_visitor(visitor_id)
+),
+
+users as not materialized (
     select
-        event_key,
-        profile_id,
-        visitor_id,
-        session_key,
-        event_name,
-        lower(browser) as agent,
-        source,
-        engagement_ms,
-        is_engaged,
-        occurred_at
-    from core.events
-    where profile_id is not null and session_key is not null and occurred_at < :as_of
+        identifier_value,
+        profile_id
+    from core.identifiers
+    where
+        identifier_kind = 'user_id'
+        and touched_profile(profile_id)
 ),
 
-bot_names as (
-    select names.pattern
-    from (
-        values
-        ('%bot%'), ('%crawl%'), ('%spider%'), ('%headless%'), ('%phantomjs%'), ('%selenium%'), ('%puppeteer%'),
-        ('%playwright%'), ('%lighthouse%'), ('curl%'), ('wget%'), ('python%'), ('%slurp%'), ('%facebookexternalhit%')
-    ) as names (pattern)
-),
-
-agents as (
-    -- Distinct: one row per agent name.
-    select distinct agent
-    from events
-    where agent is not null
-),
-
-bot_agents as (
-    -- Distinct: a name may fit two of the patterns.
-    select distinct agents.agent
-    from agents
-    inner join bot_names
-        on agents.agent like bot_names.pattern
-),
-
-timing_sources as (
-    -- Distinct: one row per source that sends engagement time.
-    select distinct source
-    from events
-    where engagement_ms is not null
-),
-
-page_views as (
+emails as not materialized (
     select
-        event_key,
-        occurred_at,
-        lag(occurred_at, :bot_page_views_per_minute - 1) over (
-            partition by profile_id, visitor_id
-            order by occurred_at asc, event_key asc
-        ) as burst_began_at
-    from events
-    where event_name = 'page_view'
+        identifier_value,
+        profile_id
+    from core.identifiers
+    where
+        identifier_kind = 'email'
+        and touched_profile(profile_id)
 ),
 
-bursts as (
-    select event_key
-    from page_views
-    where occurred_at <= burst_began_at + interval '1 minute'
-),
-
-visits as (
+visitors as not materialized (
     select
-        events.session_key,
-        events.profile_id,
-        min(events.visitor_id) as visitor_id,
-        min(events.source) as source,
-        count(*) filter (where events.event_name = 'page_view') as page_views,
-        count(*) filter (where events.event_name = 'view_item') as product_views,
-        sum(events.engagement_ms) / 1000.0 as engagement_seconds,
-        max(case when timing_sources.source is null then 0 else 1 end) as has_engagement_time,
-        max(case when events.is_engaged then 1 else 0 end) as has_engaged_flag,
-        max(case when bot_agents.agent is null and bursts.event_key is null then 0 else 1 end) as has_bot_signs,
-        min(events.occurred_at) as started_at,
-        max(events.occurred_at) as ended_at
-    from events
-    left join timing_sources
-        on events.source = timing_sources.source
-    left join bot_agents
-        on events.agent = bot_agents.agent
-    left join bursts
-        on events.event_key = bursts.event_key
-    group by events.session_key, events.profile_id
+        identifier_value,
+        profile_id
+    from core.identifiers
+    where
+        identifier_kind = 'visitor_id'
+        and touched_profile(profile_id)
+),
+
+erased_visitors as (
+    select
+        identifier_value,
+        erased_until
+    from core.erased_identifiers
+    where identifier_kind = 'visitor_id'
+),
+
+labelled as not materialized (
+    select
+        visits.session_key,
+        coalesce(
+            users.profile_id,
+            emails.profile_id,
+            case when coalesce(visits.started_at >= erased_visitors.erased_until, true) then visitors.profile_id end
+        ) as profile_id,
+        visits.visitor_id,
+        visits.source,
+        visits.page_views,
+        visits.product_views,
+        visits.engagement_ms,
+        timed_sources.source is not null as has_engagement_time,
+        visits.has_engaged_flag,
+        visits.has_bot_signs,
+        visits.is_internal,
+        visits.started_at,
+        visits.ended_at,
+        visits.last_lead_at,
+        visits.last_sign_up_at,
+        visits.last_cart_at,
+        visits.ads_granted_at,
+        visits.ads_denied_at
+    from visits
+    left join users
+        on visits.user_id = users.identifier_value
+    left join emails
+        on visits.email = emails.identifier_value
+    left join visitors
+        on visits.visitor_id = visitors.identifier_value
+    left join erased_visitors
+        on visits.visitor_id = erased_visitors.identifier_value
+    left join core.timed_sources as timed_sources
+        on visits.source = timed_sources.source
 ),
 
 timed as (
     select
         session_key,
         profile_id,
-        visitor_id,
-        source,
-        page_views,
-        product_views,
+        min(visitor_id) as visitor_id,
+        min(source) as source,
+        cast(sum(page_views) as bigint) as page_views,
+        cast(sum(product_views) as bigint) as product_views,
         cast(
             case
-                when has_engagement_time = 1 then coalesce(engagement_seconds, 0)
-                else epoch(ended_at) - epoch(started_at)
+                when bool_or(has_engagement_time) then coalesce(sum(engagement_ms) / 1000.0, 0)
+                else epoch(max(ended_at)) - epoch(min(started_at))
             end as double
         ) as engagement_seconds,
-        has_engaged_flag,
-        has_bot_signs,
-        started_at,
-        ended_at
-    from visits
+        bool_or(has_engaged_flag) as has_engaged_flag,
+        bool_or(has_bot_signs) as is_bot,
+        bool_or(is_internal) as is_internal,
+        min(started_at) as started_at,
+        max(ended_at) as ended_at,
+        max(last_lead_at) as last_lead_at,
+        max(last_sign_up_at) as last_sign_up_at,
+        max(last_cart_at) as last_cart_at,
+        max(ads_granted_at) as ads_granted_at,
+        max(ads_denied_at) as ads_denied_at
+    from labelled
+    where profile_id is not null
+    group by session_key, profile_id
 )
 
 select
@@ -127,8 +131,14 @@ select
     page_views,
     product_views,
     engagement_seconds,
-    has_engaged_flag = 1 or engagement_seconds >= 10 or page_views >= 2 or product_views >= 1 as is_engaged,
-    has_bot_signs = 1 as is_bot,
+    has_engaged_flag or engagement_seconds >= 10 or page_views >= 2 or product_views >= 1 as is_engaged,
+    is_bot,
+    is_internal,
     started_at,
-    ended_at
+    ended_at,
+    last_lead_at,
+    last_sign_up_at,
+    last_cart_at,
+    ads_granted_at,
+    ads_denied_at
 from timed

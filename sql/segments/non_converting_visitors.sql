@@ -1,13 +1,15 @@
 -- Who visited with interest and went away without doing what the shop hopes for.
 --
 -- One row is a profile with at least one engaged visit that ended in [as_of - window, as_of - quiet_for] and no
--- conversion since the first of those visits began. Key: profile_id. Inputs: core.sessions, core.events,
--- core.order_profiles, core.orders, core.subscriptions, core.profile_activity, core.profiles.
+-- conversion since the first of those visits began. Key: profile_id. Inputs: core.sessions, core.actions,
+-- core.identifiers, core.erased_identifiers, core.order_profiles, core.orders, core.subscriptions,
+-- core.profile_activity, core.profiles.
 --
 -- Rules a marketer asks about:
 --   * A visit counts by its end; ended exactly quiet_for ago is in. A visit going on right now keeps nobody out.
 --   * `conversions` names what counts: purchase (an order that counts, of any source), contact_created (in the CRM),
---     subscription_begun (paid plan or newsletter), and any event name, such as generate_lead or sign_up.
+--     subscription_begun (paid plan or newsletter), and the name of any event that is more than looking
+--     (core.actions), such as generate_lead, sign_up or book_demo. A page view never converts.
 --   * intent since the first of those visits: high (cart or checkout), medium (product view), low (neither).
 --   * entered_at follows the first of those visits: its end + quiet_for.
 with engaged_visits as (
@@ -43,14 +45,83 @@ visitors as (
     group by profile_id
 ),
 
+-- What was done in any visit, one that is too short or still going on too.
+signs as (
+    select
+        visitors.profile_id,
+        max(sessions.last_lead_at) as last_lead_at,
+        max(sessions.last_sign_up_at) as last_sign_up_at,
+        max(sessions.last_cart_at) as last_cart_at
+    from visitors
+    inner join core.sessions as sessions
+        on visitors.profile_id = sessions.profile_id
+    where coalesce(sessions.last_lead_at, sessions.last_sign_up_at, sessions.last_cart_at) is not null
+    group by visitors.profile_id
+),
+
+-- An event that only this shop counts: whose it is, as in core.sessions.
+other_actions as (
+    select
+        coalesce(
+            users.profile_id,
+            emails.profile_id,
+            case
+                when coalesce(actions.occurred_at >= erased_visitors.erased_until, true) then browsers.profile_id
+            end
+        ) as profile_id,
+        actions.occurred_at
+    from core.actions as actions
+    left join core.identifiers as users
+        on
+            users.identifier_kind = 'user_id'
+            and actions.user_id = users.identifier_value
+    left join core.identifiers as emails
+        on
+            emails.identifier_kind = 'email'
+            and actions.email = emails.identifier_value
+    left join core.identifiers as browsers
+        on
+            browsers.identifier_kind = 'visitor_id'
+            and actions.visitor_id = browsers.identifier_value
+    left join core.erased_identifiers as erased_users
+        on
+            erased_users.identifier_kind = 'user_id'
+            and actions.user_id = erased_users.identifier_value
+    left join core.erased_identifiers as erased_emails
+        on
+            erased_emails.identifier_kind = 'email'
+            and actions.email = erased_emails.identifier_value
+    left join core.erased_identifiers as erased_visitors
+        on
+            erased_visitors.identifier_kind = 'visitor_id'
+            and actions.visitor_id = erased_visitors.identifier_value
+    where
+        actions.event_name in (:conversions)
+        and actions.event_name not in ('purchase', 'generate_lead', 'sign_up')
+        and actions.occurred_at < :as_of
+        and coalesce(actions.occurred_at >= erased_users.erased_until, true)
+        and coalesce(actions.occurred_at >= erased_emails.erased_until, true)
+),
+
 conversions as (
-    -- A purchase is the order, not the event: a cancelled one is no conversion, one in the shop by phone is.
+    select
+        profile_id,
+        last_lead_at as converted_at
+    from signs
+    where 'generate_lead' in (:conversions)
+    union all
+    select
+        profile_id,
+        last_sign_up_at as converted_at
+    from signs
+    where 'sign_up' in (:conversions)
+    union all
     select
         profile_id,
         occurred_at as converted_at
-    from core.events
-    where event_name in (:conversions) and event_name <> 'purchase'
+    from other_actions
     union all
+    -- A purchase is the order, not the event: a cancelled one is no conversion, one in the shop by phone is.
     select
         order_profiles.profile_id,
         orders.ordered_at as converted_at
@@ -78,23 +149,13 @@ converted as (
     inner join conversions
         on visitors.profile_id = conversions.profile_id
     where conversions.converted_at >= visitors.first_started_at
-),
-
-cart_users as (
-    select distinct visitors.profile_id
-    from visitors
-    inner join core.events as events
-        on visitors.profile_id = events.profile_id
-    where
-        events.event_name in ('add_to_cart', 'begin_checkout', 'add_shipping_info', 'add_payment_info')
-        and events.occurred_at >= visitors.first_started_at
 )
 
 select
     visitors.profile_id,
     stage_of(visitors.first_ended_at) as stage,
     case
-        when cart_users.profile_id is not null then 'high'
+        when signs.last_cart_at >= visitors.first_started_at then 'high'
         when visitors.product_views > 0 then 'medium'
         else 'low'
     end as intent,
@@ -107,8 +168,8 @@ inner join people
     on visitors.profile_id = people.profile_id
 left join converted
     on visitors.profile_id = converted.profile_id
-left join cart_users
-    on visitors.profile_id = cart_users.profile_id
+left join signs
+    on visitors.profile_id = signs.profile_id
 left join core.profile_activity as activity
     on visitors.profile_id = activity.profile_id
 where converted.profile_id is null

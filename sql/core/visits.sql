@@ -1,0 +1,312 @@
+-- What one browser did in one visit under one login.
+--
+-- One row is a visit of a browser, and in it a source, a login and an e-mail (mostly there are none).
+-- Key: session_key, source, user_id, email. Inputs: staging.events, core.erased_identifiers.
+-- materialized: incremental by session_key
+--
+-- A row says nothing about whose visit it was, so it stays as it is when identity changes; core.sessions says it.
+--
+-- Rules a marketer asks about:
+--   * A visit is the source's own session of a browser, or where it has none (session_id is null), events of a browser
+--     without a silence longer than :session_gap, named by its start.
+--   * Rows dated at or after as_of do not exist yet (11). What an erased login or e-mail did is gone, and what an erased
+--     browser did without one of them (21).
+--   * has_bot_signs (18): a bot's agent name, or :bot_page_views_per_minute page views within a minute, counted in one
+--     visit under one login: three people on a kiosk are not a bot together.
+with own_sessions as not materialized (
+    select
+        visitor_id,
+        session_id,
+        source,
+        user_id,
+        email,
+        event_name,
+        browser,
+        traffic_type,
+        ads_storage,
+        engagement_ms,
+        is_engaged,
+        occurred_at
+    from staging.events
+    where
+        session_id is not null
+        and occurred_at < :as_of
+        and touched_day(occurred_at)
+        and touched_visit(visitor_id || '.' || session_id)
+),
+
+walks as not materialized (
+    select
+        visitor_id,
+        session_id,
+        source,
+        user_id,
+        email,
+        event_name,
+        browser,
+        traffic_type,
+        ads_storage,
+        engagement_ms,
+        is_engaged,
+        occurred_at
+    from staging.events
+    where
+        session_id is null
+        and occurred_at < :as_of
+        and touched_walker(visitor_id)
+),
+
+events as not materialized (
+    select * from own_sessions
+    union all
+    select * from walks
+),
+
+erased as (
+    select
+        identifier_kind,
+        identifier_value,
+        erased_until
+    from core.erased_identifiers
+),
+
+bot_names as (
+    select names.pattern
+    from (
+        values
+        ('%bot%'), ('%crawl%'), ('%spider%'), ('%headless%'), ('%phantomjs%'), ('%selenium%'), ('%puppeteer%'),
+        ('%playwright%'), ('%lighthouse%'), ('curl%'), ('wget%'), ('python%'), ('%slurp%'), ('%facebookexternalhit%')
+    ) as names (pattern)
+),
+
+agents as (
+    -- Distinct: one row per agent name.
+    select distinct browser
+    from events
+    where browser is not null
+),
+
+bot_agents as (
+    -- Distinct: a name may fit two of the patterns.
+    select distinct agents.browser
+    from agents
+    inner join bot_names
+        on lower(agents.browser) like bot_names.pattern
+),
+
+living as not materialized (
+    select
+        events.visitor_id,
+        events.session_id,
+        events.source,
+        events.user_id,
+        events.email,
+        events.event_name,
+        events.browser,
+        events.traffic_type,
+        events.ads_storage,
+        events.engagement_ms,
+        events.is_engaged,
+        events.user_id is not null
+        or events.email is not null
+        or coalesce(events.occurred_at >= erased_visitors.erased_until, true) as is_told,
+        events.occurred_at
+    from events
+    left join erased as erased_users
+        on
+            erased_users.identifier_kind = 'user_id'
+            and events.user_id = erased_users.identifier_value
+    left join erased as erased_emails
+        on
+            erased_emails.identifier_kind = 'email'
+            and events.email = erased_emails.identifier_value
+    left join erased as erased_visitors
+        on
+            erased_visitors.identifier_kind = 'visitor_id'
+            and events.visitor_id = erased_visitors.identifier_value
+    where
+        coalesce(events.occurred_at >= erased_users.erased_until, true)
+        and coalesce(events.occurred_at >= erased_emails.erased_until, true)
+),
+
+-- Only what comes without a session id is walked in order of time.
+steps as (
+    select
+        *,
+        case
+            when
+                occurred_at <= lag(occurred_at) over (partition by visitor_id order by occurred_at asc) + :session_gap
+                then null
+            else occurred_at
+        end as began_at
+    from living
+    where session_id is null
+),
+
+walked as (
+    select
+        *,
+        max(began_at) over (
+            partition by visitor_id
+            order by occurred_at asc
+            rows between unbounded preceding and current row
+        ) as visit_began_at
+    from steps
+),
+
+told as not materialized (
+    select
+        visitor_id,
+        session_id,
+        source,
+        user_id,
+        email,
+        event_name,
+        browser,
+        traffic_type,
+        ads_storage,
+        engagement_ms,
+        is_engaged,
+        occurred_at,
+        cast(null as timestamp) as visit_began_at
+    from living
+    where session_id is not null and is_told
+    union all
+    select
+        visitor_id,
+        session_id,
+        source,
+        user_id,
+        email,
+        event_name,
+        browser,
+        traffic_type,
+        ads_storage,
+        engagement_ms,
+        is_engaged,
+        occurred_at,
+        visit_began_at
+    from walked
+    where is_told
+),
+
+visits as (
+    select
+        told.visitor_id || '.' || coalesce(told.session_id, cast(told.visit_began_at as varchar)) as session_key,
+        told.visitor_id,
+        told.session_id,
+        told.source,
+        told.user_id,
+        told.email,
+        count(*) filter (where told.event_name = 'page_view') as page_views,
+        count(*) filter (where told.event_name = 'view_item') as product_views,
+        sum(told.engagement_ms) as engagement_ms,
+        count(told.engagement_ms) > 0 as has_engagement_time,
+        coalesce(bool_or(told.is_engaged), false) as has_engaged_flag,
+        count(bot_agents.browser) > 0 as has_bot_name,
+        coalesce(bool_or(told.traffic_type = 'internal'), false) as is_internal,
+        max(told.occurred_at) filter (where told.ads_storage = 'Yes') as ads_granted_at,
+        max(told.occurred_at) filter (where told.ads_storage = 'No') as ads_denied_at,
+        max(told.occurred_at) filter (where told.event_name = 'generate_lead') as last_lead_at,
+        max(told.occurred_at) filter (where told.event_name = 'sign_up') as last_sign_up_at,
+        max(told.occurred_at) filter (
+            where told.event_name in ('add_to_cart', 'begin_checkout', 'add_shipping_info', 'add_payment_info')
+        ) as last_cart_at,
+        min(told.occurred_at) as started_at,
+        max(told.occurred_at) as ended_at
+    from told
+    left join bot_agents
+        on told.browser = bot_agents.browser
+    group by told.visitor_id, told.session_id, told.visit_began_at, told.source, told.user_id, told.email
+),
+
+-- Visits with enough page views to be a burst are few; only their page views are looked at one by one.
+busy_visits as (
+    select
+        session_key,
+        visitor_id,
+        session_id,
+        source,
+        user_id,
+        email,
+        started_at,
+        ended_at
+    from visits
+    where page_views >= :bot_page_views_per_minute
+),
+
+busy_page_views as materialized (
+    select
+        visitor_id,
+        session_id,
+        source,
+        user_id,
+        email,
+        occurred_at
+    from events
+    where
+        event_name = 'page_view'
+        and visitor_id in (select busy_visits.visitor_id from busy_visits)
+),
+
+page_views as (
+    select
+        busy_visits.session_key,
+        busy_visits.source,
+        busy_visits.user_id,
+        busy_visits.email,
+        busy_page_views.occurred_at,
+        lag(busy_page_views.occurred_at, :bot_page_views_per_minute - 1) over (
+            partition by busy_visits.session_key, busy_visits.source, busy_visits.user_id, busy_visits.email
+            order by busy_page_views.occurred_at asc
+        ) as burst_began_at
+    from busy_page_views
+    inner join busy_visits
+        on
+            busy_page_views.visitor_id = busy_visits.visitor_id
+            and busy_page_views.session_id is not distinct from busy_visits.session_id
+            and busy_page_views.source is not distinct from busy_visits.source
+            and busy_page_views.user_id is not distinct from busy_visits.user_id
+            and busy_page_views.email is not distinct from busy_visits.email
+            and busy_page_views.occurred_at between busy_visits.started_at and busy_visits.ended_at
+),
+
+bursts as (
+    -- Distinct: one row per visit, however many bursts it has.
+    select distinct
+        session_key,
+        source,
+        user_id,
+        email
+    from page_views
+    where occurred_at <= burst_began_at + interval '1 minute'
+)
+
+select
+    visits.session_key,
+    visits.visitor_id,
+    visits.session_id,
+    visits.source,
+    visits.user_id,
+    visits.email,
+    visits.page_views,
+    visits.product_views,
+    visits.engagement_ms,
+    visits.has_engagement_time,
+    visits.has_engaged_flag,
+    visits.has_bot_name or bursts.session_key is not null as has_bot_signs,
+    visits.is_internal,
+    visits.ads_granted_at,
+    visits.ads_denied_at,
+    visits.last_lead_at,
+    visits.last_sign_up_at,
+    visits.last_cart_at,
+    visits.started_at,
+    visits.ended_at
+from visits
+left join bursts
+    on
+        visits.session_key = bursts.session_key
+        and visits.source is not distinct from bursts.source
+        and visits.user_id is not distinct from bursts.user_id
+        and visits.email is not distinct from bursts.email
