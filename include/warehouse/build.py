@@ -75,7 +75,12 @@ def build_tables(
     warehouse.ensure_tables()
     rows = {}
     for name in build_order(models):
-        if models[name].schema not in ("staging", "core", "reports") or models[name].materialized == "view":
+        model = models[name]
+        if model.materialized == "view" and model.schema == "core":
+            with warehouse.session() as session:
+                query = render(model.sql, warehouse.dialect, {**setting_params(), "as_of": as_of}, where=model.where)
+                _replace_view(warehouse, session, name, query)
+        if model.schema not in ("staging", "core", "reports") or model.materialized == "view":
             continue
         began = time.monotonic()
         rows[name] = build_model(warehouse, name, as_of)
@@ -163,7 +168,7 @@ def _replace_table(warehouse: Warehouse, session: sqlalchemy.Connection, target:
     rows = _count(session, fresh)
     warehouse.analyze(fresh, connection=session)
     with _in_the_place_of(warehouse, session, target) as cascade:
-        _run(session, f"drop table if exists {target}{cascade}")
+        _drop(session, target, cascade)
         _run(session, f"alter table {fresh} rename to {name}")
     return rows
 
@@ -237,8 +242,22 @@ def ensure_views(warehouse: Warehouse) -> None:
 def _replace_view(warehouse: Warehouse, session: sqlalchemy.Connection, target: str, query: str) -> None:
     _run(session, f"create schema if not exists {target.split('.')[0]}")
     with _in_the_place_of(warehouse, session, target) as cascade:
-        _run(session, f"drop view if exists {target}{cascade}")
+        _drop(session, target, cascade)
         _run(session, f"create view {target} as {query}")
+
+
+def _drop(session: sqlalchemy.Connection, target: str, cascade: str) -> None:
+    """Make room for a model, which may have been a view and be a table now, or the other way round."""
+    schema, name = target.split(".")
+    kind = session.execute(
+        sqlalchemy.text(
+            "select table_type from information_schema.tables "
+            "where table_catalog = current_database() and table_schema = :schema and table_name = :name"
+        ),
+        {"schema": schema, "name": name},
+    ).scalar()
+    if kind is not None:
+        _run(session, f"drop {'view' if kind == 'VIEW' else 'table'} {target}{cascade}")
 
 
 def _run(session: sqlalchemy.Connection, statement: str) -> None:

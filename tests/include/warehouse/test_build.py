@@ -10,7 +10,7 @@ import pytest
 
 from include.errors import ConfigurationError, QualityGateFailed
 from include.settings import get_settings
-from include.warehouse.build import build_model, build_segment, ensure_views
+from include.warehouse.build import build_model, build_segment, build_tables, ensure_views
 from include.warehouse.engine import Warehouse
 
 AS_OF = datetime(2026, 3, 10, 12)
@@ -162,3 +162,16 @@ def test_a_view_waits_for_its_tables(write: Write, warehouse: Warehouse) -> None
     build_model(warehouse, "core.x", AS_OF)
     ensure_views(warehouse)
     assert warehouse.read("select a from sync.of_core") == [{"a": 1}]
+
+
+def test_a_table_may_become_a_view_and_a_table_again(write: Write, warehouse: Warehouse) -> None:
+    write("core.events", "select 'e1' as event_key")
+    build_tables(warehouse, AS_OF)
+    write(
+        "core.events", "-- materialized: view\nselect 'e2' as event_key where timestamp '2026-03-10 12:00:00' <= :as_of"
+    )
+    assert "core.events" not in build_tables(warehouse, AS_OF)
+    assert warehouse.read("select event_key from core.events") == [{"event_key": "e2"}]
+    write("core.events", "select 'e3' as event_key")
+    build_tables(warehouse, AS_OF)
+    assert warehouse.read("select event_key from core.events") == [{"event_key": "e3"}]
