@@ -200,7 +200,7 @@ visits as (
         told.email,
         count(*) filter (where told.event_name = 'page_view') as page_views,
         count(*) filter (where told.event_name = 'view_item') as product_views,
-        sum(told.engagement_ms) as engagement_ms,
+        cast(sum(told.engagement_ms) as bigint) as engagement_ms,
         count(told.engagement_ms) > 0 as has_engagement_time,
         coalesce(bool_or(told.is_engaged), false) as has_engaged_flag,
         count(bot_agents.browser) > 0 as has_bot_name,

@@ -28,6 +28,8 @@ with carts as (
                 cart_key asc
         ) as recency
     from core.carts
+    -- A later cart than one in the window is in it too, so older ones decide nothing.
+    where last_activity_at >= :as_of - :window
 ),
 
 people as (
@@ -53,7 +55,6 @@ abandoned_carts as (
         -- A shop's cart may come with its value and without its lines.
         and (coalesce(item_count, 0) > 0 or coalesce(cart_value, 0) > 0)
         and coalesce(cart_value, 0) >= :min_cart_value
-        and last_activity_at >= :as_of - :window
         and last_activity_at < :as_of - :idle_for
 )
 

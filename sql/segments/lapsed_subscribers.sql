@@ -35,25 +35,15 @@ newsletter_subscriptions as (
     group by profile_id
 ),
 
-signs_of_life as (
+last_signs as (
     select
         profile_id,
-        last_open_at as seen_at
-    from core.profile_activity
-    union all
-    select
-        profile_id,
-        last_click_at as seen_at
-    from core.profile_activity
-    union all
-    select
-        profile_id,
-        last_visit_at as seen_at
-    from core.profile_activity
-    union all
-    select
-        profile_id,
-        last_order_at as seen_at
+        greatest(
+            coalesce(last_open_at, timestamp '1970-01-01 00:00:00'),
+            coalesce(last_click_at, timestamp '1970-01-01 00:00:00'),
+            coalesce(last_visit_at, timestamp '1970-01-01 00:00:00'),
+            coalesce(last_order_at, timestamp '1970-01-01 00:00:00')
+        ) as last_sign_at
     from core.profile_activity
 ),
 
@@ -126,14 +116,6 @@ expired as (
         renewed.profile_id is null
         and last_ends.ended_at >= :as_of - :ended_within
         and last_ends.ended_at < :as_of - :ended_at_least
-),
-
-last_signs as (
-    select
-        profile_id,
-        max(seen_at) as last_sign_at
-    from signs_of_life
-    group by profile_id
 ),
 
 silent as (

@@ -26,9 +26,7 @@ with engaged_visits as (
 ),
 
 people as (
-    select
-        profile_id,
-        crm_created_at
+    select profile_id
     from core.profiles
     where not coalesce(is_bot, false) and not coalesce(is_staff, false)
 ),
@@ -45,17 +43,33 @@ visitors as (
     group by profile_id
 ),
 
--- What was done in any visit, one that is too short or still going on too.
+earliest as (
+    select min(first_started_at) as started_at
+    from visitors
+),
+
+-- What was done in any visit since, one that is too short or still going on too.
+later_visits as (
+    select
+        profile_id,
+        last_lead_at,
+        last_sign_up_at,
+        last_cart_at
+    from core.sessions
+    where
+        ended_at >= (select earliest.started_at from earliest)
+        and coalesce(last_lead_at, last_sign_up_at, last_cart_at) is not null
+),
+
 signs as (
     select
         visitors.profile_id,
-        max(sessions.last_lead_at) as last_lead_at,
-        max(sessions.last_sign_up_at) as last_sign_up_at,
-        max(sessions.last_cart_at) as last_cart_at
+        max(later_visits.last_lead_at) as last_lead_at,
+        max(later_visits.last_sign_up_at) as last_sign_up_at,
+        max(later_visits.last_cart_at) as last_cart_at
     from visitors
-    inner join core.sessions as sessions
-        on visitors.profile_id = sessions.profile_id
-    where coalesce(sessions.last_lead_at, sessions.last_sign_up_at, sessions.last_cart_at) is not null
+    inner join later_visits
+        on visitors.profile_id = later_visits.profile_id
     group by visitors.profile_id
 ),
 
@@ -133,8 +147,8 @@ conversions as (
     select
         profile_id,
         crm_created_at as converted_at
-    from people
-    where 'contact_created' in (:conversions)
+    from core.profiles
+    where crm_created_at is not null and 'contact_created' in (:conversions)
     union all
     select
         profile_id,
