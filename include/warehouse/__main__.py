@@ -76,7 +76,7 @@ def query(
 
 def _first_rows(warehouse: Warehouse, sql: str, count: int, params: dict[str, Any]) -> list[dict[str, Any]]:
     with warehouse.session() as session:
-        result = session.execute(*warehouse._statement(sql, params))
+        result = warehouse._result(session, sql, params)
         return [dict(row) for row in result.mappings().fetchmany(count)] if result.returns_rows else []
 
 

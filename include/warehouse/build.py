@@ -164,7 +164,8 @@ def _replace_table(warehouse: Warehouse, session: sqlalchemy.Connection, target:
     warehouse.analyze(fresh, connection=session)
     with _in_the_place_of(warehouse, session, target) as cascade:
         _run(session, f"drop table if exists {target}{cascade}")
-        _run(session, f"alter table {fresh} rename to {name}")
+        new_name = target if warehouse.dialect == "spark" else name
+        _run(session, f"alter table {fresh} rename to {new_name}")
     return rows
 
 

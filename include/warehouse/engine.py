@@ -1,4 +1,4 @@
-"""The connection to the warehouse: sessions, reading, bulk writing; DuckDB file, DuckDB in memory or PostgreSQL.
+"""The connection to the warehouse: sessions, reading, bulk writing; DuckDB, PostgreSQL or Spark SQL.
 
 Everything that reads or writes the warehouse goes through `Warehouse`. SQL is written once, in DuckDB's dialect, and
 translated to the engine's. A DuckDB file can be open in one process at a time, so a session opens it late, closes it
@@ -29,10 +29,10 @@ from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay,
 
 from include.connections import get_connection
 from include.errors import ConfigurationError, RekindleError, TransientError
-from include.warehouse import postgres
+from include.warehouse import postgres, spark
 from include.warehouse.dialects import to_sql
-from include.warehouse.render import NOTHING, parse_statement
-from include.warehouse.tables import metadata
+from include.warehouse.render import NOTHING, fill, parse_statement
+from include.warehouse.tables import metadata, recorded_columns
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ class Warehouse:
         self.dialect = _DIALECTS.get(backend, backend)
         self._file: Path | None = None
         self._anchor: Any = None
+        self._staging_dir: str | None = None
         self._engine_errors: tuple[type[Exception], ...] = (sqlalchemy.exc.DBAPIError,)
         options: dict[str, Any] = {"hide_parameters": True}
         if backend == "duckdb":
@@ -84,8 +85,11 @@ class Warehouse:
                 self._file = Path(str(parsed.database)).resolve()
                 parsed = parsed.set(database=str(self._file))
             options["poolclass"] = NullPool
-        else:
+        elif self.dialect != "spark":
             options["pool_pre_ping"] = True
+        if self.dialect == "spark":
+            parsed, self._staging_dir = spark.without_options(parsed)
+            options["connect_args"] = spark.connect_arguments()
         if self.dialect == "postgres":
             # One driver, however the URL is written; prepared plans would outlive the tables that builds replace.
             parsed = parsed.set(drivername="postgresql+psycopg")
@@ -94,6 +98,8 @@ class Warehouse:
         self._engine = sqlalchemy.create_engine(parsed, **options)
         if self.dialect == "postgres":
             postgres.prepare(self._engine)
+        if self.dialect == "spark":
+            spark.prepare(self._engine)
         if backend == "duckdb" and self._file is None:
             self._anchor = self._engine.raw_connection()
 
@@ -155,19 +161,26 @@ class Warehouse:
                 "close it there (a DuckDB shell, a notebook, a BI tool), then run this again"
             ) from error
         except sqlalchemy.exc.OperationalError as error:
-            translated = _in_words(error)
-            if translated is None:
-                raise
-            raise translated from error
+            self._say_in_words(error)
+            raise
         try:
             yield connection
         except self._engine_errors as error:
-            translated = _in_words(error)
-            if translated is None:
-                raise
-            raise translated from error
+            self._say_in_words(error)
+            raise
         finally:
             connection.close()
+
+    def _say_in_words(self, error: Exception) -> None:
+        """Raise an error of ours in the place of the engine's, where there is one."""
+        if self.dialect == "spark":
+            translated = spark.in_words(error)
+            if translated is not None:
+                raise translated from None  # the original quotes the statement with all its values
+            return
+        translated = _in_words(error)
+        if translated is not None:
+            raise translated from error
 
     def _say_locked_once(self) -> Any:
         said: list[bool] = []
@@ -187,17 +200,17 @@ class Warehouse:
     def read(self, sql: str, *, connection: sqlalchemy.Connection | None = None, **params: Any) -> list[dict[str, Any]]:
         """All rows of a query. For answers that fit in memory; see `stream` for the others."""
         with self._joined(connection) as session:
-            return [dict(row) for row in session.execute(*self._statement(sql, params)).mappings()]
+            return [dict(row) for row in self._result(session, sql, params).mappings()]
 
     def scalar(self, sql: str, *, connection: sqlalchemy.Connection | None = None, **params: Any) -> Any:
         """The first value of the first row, None when there is no row."""
         with self._joined(connection) as session:
-            return session.execute(*self._statement(sql, params)).scalar()
+            return self._result(session, sql, params).scalar()
 
     def execute(self, sql: str, *, connection: sqlalchemy.Connection | None = None, **params: Any) -> None:
         """Run one statement."""
         with self._joined(connection) as session:
-            session.execute(*self._statement(sql, params))
+            self._result(session, sql, params)
 
     def stream(
         self, sql: str, batch: int, *, connection: sqlalchemy.Connection | None = None, **params: Any
@@ -211,8 +224,7 @@ class Warehouse:
             yield from self._stream_aside(sql, batch, connection, params)
             return
         with self._joined(connection) as session:
-            statement, values = self._statement(sql, params)
-            result = session.execute(statement.execution_options(stream_results=True, yield_per=batch), values)
+            result = self._result(session, sql, params, stream_results=True, yield_per=batch)
             for rows in result.mappings().partitions(batch):
                 yield [dict(row) for row in rows]
 
@@ -259,6 +271,8 @@ class Warehouse:
                     self._append(session, table, part)
                 elif self.dialect == "postgres":
                     postgres.copy_in(session, table, part)
+                elif self.dialect == "spark":
+                    spark.insert(session, table, part, self._staging_dir)
                 else:
                     names = ", ".join(part.column_names)
                     values = ", ".join(f":{name}" for name in part.column_names)
@@ -301,6 +315,16 @@ class Warehouse:
         finally:
             duck.unregister("rekindle_rows")
 
+    def _result(
+        self, session: sqlalchemy.Connection, sql: str, params: Mapping[str, Any], **options: Any
+    ) -> sqlalchemy.CursorResult[Any]:
+        """Run one statement written in our dialect, with its values."""
+        if self.dialect == "spark":  # whose driver can bind none
+            written = to_sql(fill(parse_statement(sql), params), self.dialect, copy=False)
+            return session.exec_driver_sql(written.replace("%", "%%"), execution_options=options)
+        statement, values = self._statement(sql, params)
+        return session.execute(statement.execution_options(**options), values)
+
     def _statement(self, sql: str, params: Mapping[str, Any]) -> tuple[sqlalchemy.TextClause, dict[str, Any]]:
         sizes = tuple(
             (name, len(value)) for name, value in sorted(params.items()) if isinstance(value, list | tuple | set)
@@ -334,6 +358,9 @@ class Warehouse:
                 postgres.one_at_a_time(session)
             for schema in SCHEMAS:
                 session.execute(sqlalchemy.text(f"create schema if not exists {schema}"))
+            if self.dialect == "spark":
+                self._ensure_on_spark(session, found)
+                return
             compiler = self._engine.dialect.type_compiler_instance
             for name, table in metadata.tables.items():
                 if name not in found:
@@ -348,12 +375,25 @@ class Warehouse:
                 postgres.create_indexes(session)
 
     @staticmethod
-    def _has_schemas(session: sqlalchemy.Connection) -> bool:
+    def _ensure_on_spark(session: sqlalchemy.Connection, found: Mapping[str, Mapping[str, str]]) -> None:
+        for name, columns in recorded_columns().items():
+            if name not in found:
+                spark.create_table(session, name, columns)
+                continue
+            for column, kind in columns.items():
+                if column not in found[name]:
+                    spark.add_column(session, name, column, kind)
+                    log.info("added column %s.%s", name, column)
+
+    def _has_schemas(self, session: sqlalchemy.Connection) -> bool:
+        if self.dialect == "spark":
+            return set(SCHEMAS) <= spark.schemas(session)
         rows = session.execute(sqlalchemy.text("select schema_name from information_schema.schemata"))
         return set(SCHEMAS) <= {row[0] for row in rows}
 
-    @staticmethod
-    def _all_columns(session: sqlalchemy.Connection) -> dict[str, dict[str, str]]:
+    def _all_columns(self, session: sqlalchemy.Connection) -> dict[str, dict[str, str]]:
+        if self.dialect == "spark":
+            return spark.all_columns(session, SCHEMAS)
         rows = session.execute(
             sqlalchemy.text(
                 "select table_schema, table_name, column_name, data_type from information_schema.columns "
@@ -372,6 +412,8 @@ class Warehouse:
         _check_name(table)
         schema, name = table.split(".")
         with self._joined(connection) as session:
+            if self.dialect == "spark":
+                return spark.columns(session, table)
             rows = session.execute(
                 sqlalchemy.text(
                     "select column_name, data_type from information_schema.columns "
