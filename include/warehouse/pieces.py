@@ -2,9 +2,8 @@
 
 Spark writes the text of a CTE into every place that names it: one that is read three times by one that is read three
 times is worked out nine times, and the plan of a statement of ours grows beyond all bounds. It also knows `union` in no
-recursion, and no windows. So the runner sets such CTEs aside first: what is read more than once is kept in the
-cluster's memory (and on its disks) under a name of this session, and a recursion is walked step by step in a table
-that is gone afterwards. The rows are those of the one statement; the SQL of the models knows nothing of it.
+recursion, and no windows. So the runner sets such CTEs aside first: what is read more than once becomes a table
+beside the one that is built, and a recursion is walked step by step in another; both are gone afterwards. The rows are those of the one statement; the SQL of the models knows nothing of it.
 """
 
 from __future__ import annotations
@@ -46,7 +45,6 @@ class _Pieces:
         self.dialect = dialect
         self.target = target
         self.afterwards = afterwards
-        self.prefix = "piece_" + target.replace(".", "_")
 
     def take_apart(self, tree: exp.Expr, with_: exp.With) -> None:
         ctes = list(with_.expressions)
@@ -68,12 +66,16 @@ class _Pieces:
         with_.set("recursive", False)
 
     def _keep(self, name: str, query: exp.Expr) -> exp.Expr:
-        """Have a query kept under a name of this session; the query that reads it."""
-        piece = f"{self.prefix}_{name}"
-        self.afterwards.callback(self._run, f"drop view if exists {piece}")
-        self._run(f"cache lazy table {piece} as {to_sql(query, self.dialect)}")
-        self.afterwards.callback(self._run, f"uncache table if exists {piece}")
+        """Have the rows of a query kept in a table of its own; the query that reads it."""
+        piece = self._fresh(name)
+        self._run(f"create table {piece} as {to_sql(query, self.dialect)}")
         return exp.select("*").from_(exp.to_table(piece))
+
+    def _fresh(self, name: str) -> str:
+        table = f"{self.target}__{name}"
+        self._run(f"drop table if exists {table}")
+        self.afterwards.callback(self._run, f"drop table if exists {table}")
+        return table
 
     def _walk(self, cte: exp.CTE, before: list[exp.CTE]) -> exp.Expr:
         """Walk a recursion to its end; the query that reads all its rows."""
@@ -87,10 +89,8 @@ class _Pieces:
         start = self._keep(f"{cte.alias}_seed", _with(before, first.distinct() if is_distinct else first))
         if not self._count(start):
             return start
-        table = f"{self.target}__walk"
+        table = self._fresh(cte.alias)
         listed = ", ".join(names)
-        self._run(f"drop table if exists {table}")
-        self.afterwards.callback(self._run, f"drop table if exists {table}")
         begun = exp.select(f"0 as {_ROUND}", *names).from_(_subquery(start, "seed"))
         self._run(f"create table {table} as {to_sql(begun, self.dialect)}")
         walked = exp.select(*names).from_(exp.to_table(table))
