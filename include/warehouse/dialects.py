@@ -11,7 +11,9 @@ from typing import Any
 from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.dialects.postgres import Postgres
+from sqlglot.dialects.spark import Spark
 from sqlglot.generators.postgres import PostgresGenerator
+from sqlglot.generators.spark import SparkGenerator
 
 
 class HousePostgresGenerator(PostgresGenerator):
@@ -37,12 +39,28 @@ class HousePostgres(Postgres):
     Generator = HousePostgresGenerator
 
 
+class HouseSparkGenerator(SparkGenerator):
+    """Spark SQL, whose length() is an int where ours is a bigint, and which divides by zero with an error."""
+
+    TRANSFORMS = {
+        **SparkGenerator.TRANSFORMS,
+        exp.Length: lambda self, node: f"CAST(LENGTH({self.sql(node, 'this')}) AS BIGINT)",
+    }
+
+
+class HouseSpark(Spark):
+    """Spark SQL as the house writes it."""
+
+    SAFE_DIVISION = False
+    Generator = HouseSparkGenerator
+
+
 def _first_by(generator: Any, node: exp.Expr, order: str) -> str:
     value, by = generator.sql(node, "this"), generator.sql(node, "expression")
     return f"(ARRAY_AGG({value} ORDER BY {by} {order}) FILTER(WHERE NOT {value} IS NULL AND NOT {by} IS NULL))[1]"
 
 
-_HOUSE: dict[str, type[Dialect]] = {"postgres": HousePostgres}
+_HOUSE: dict[str, type[Dialect]] = {"postgres": HousePostgres, "spark": HouseSpark}
 
 
 def to_sql(tree: exp.Expr, dialect: str, *, copy: bool = True) -> str:
