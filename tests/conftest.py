@@ -14,8 +14,10 @@ import pytest
 from include.settings import get_settings
 from include.warehouse.engine import Warehouse
 from tests.postgres import CannotStart, PostgresServer, running_server
+from tests.spark import CannotStart as SparkCannotStart
+from tests.spark import SparkServer, running_cluster
 
-ENGINES = ("duckdb", "postgres")
+ENGINES = ("duckdb", "postgres", "spark")
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +48,16 @@ def postgres_tables(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.drop(name)
 
 
+@pytest.fixture(scope="session")
+def spark_server() -> Iterator[SparkServer]:
+    with ExitStack() as until_the_end:
+        try:
+            server = until_the_end.enter_context(running_cluster())
+        except SparkCannotStart as error:
+            pytest.skip(str(error))
+        yield server
+
+
 @pytest.fixture(params=ENGINES)
 def new_warehouse(request: pytest.FixtureRequest) -> Iterator[Callable[[], Warehouse]]:
     """Makes warehouses whose tables are there and empty, on one engine; they are gone after the test."""
@@ -55,6 +67,11 @@ def new_warehouse(request: pytest.FixtureRequest) -> Iterator[Callable[[], Wareh
             if request.param == "duckdb":
                 warehouse = Warehouse("duckdb://")
                 warehouse.ensure_tables()
+                return warehouse
+            if request.param == "spark":
+                cluster: SparkServer = request.getfixturevalue("spark_server")
+                warehouse = cluster.empty()
+                afterwards.callback(warehouse.close)
                 return warehouse
             server: PostgresServer = request.getfixturevalue("postgres_server")
             name = server.create(request.getfixturevalue("postgres_tables"))

@@ -161,7 +161,7 @@ def _start(home: Path, java: Path, folder: Path, until_the_end: ExitStack) -> st
         "spark.driver.bindAddress": at,
         "spark.executor.cores": "1",
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
-        "spark.driver.extraJavaOptions": f"-XX:+UseSerialGC -Xss4m -Dderby.system.home={folder / 'derby'}",
+        "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -Xss4m",
         "spark.executor.extraJavaOptions": "-XX:+UseSerialGC -Xss4m",
     }
     running.append(
@@ -227,7 +227,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     """Start a cluster and say where it is, until Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for told in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(told, signal.default_int_handler)
     try:
         with running_cluster() as server:
             sys.stdout.write(f"export {URL_VARIABLE}='{server.url}'\n")

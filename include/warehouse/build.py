@@ -19,10 +19,8 @@ import sqlalchemy
 from include.errors import ConfigurationError, QualityGateFailed
 from include.settings import Settings, get_settings
 from include.warehouse import postgres
-from include.warehouse.dialects import to_sql
 from include.warehouse.engine import Warehouse
 from include.warehouse.models import Model, build_order, load_models
-from include.warehouse.pieces import in_pieces
 from include.warehouse.render import parse, render, render_tree
 
 log = logging.getLogger(__name__)
@@ -131,26 +129,12 @@ def run_model(
                 warehouse, session, target, render(model.sql, warehouse.dialect, params, stages, where=model.where)
             )
             return _count(session, target)
-        with _query(warehouse, session, target, model, params, stages) as query:
+        if warehouse.dialect != "spark":
+            query = render(model.sql, warehouse.dialect, params, stages, where=model.where)
             return _replace_table(warehouse, session, target, query, model)
-
-
-@contextmanager
-def _query(
-    warehouse: Warehouse,
-    session: sqlalchemy.Connection,
-    target: str,
-    model: Model,
-    params: Mapping[str, Any],
-    stages: Mapping[str, timedelta] | None,
-) -> Iterator[str]:
-    """The text of a model for the engine: one statement, or what is left of it once its pieces are set aside."""
-    if warehouse.dialect != "spark":
-        yield render(model.sql, warehouse.dialect, params, stages, where=model.where)
-        return
-    tree = render_tree(parse(model.sql, model.where), params, stages, where=model.where)
-    with in_pieces(session, tree, warehouse.dialect, target) as rest:
-        yield to_sql(rest, warehouse.dialect, copy=False)
+        tree = render_tree(parse(model.sql, model.where), params, stages, where=model.where)
+        with warehouse.finished(session, tree, target) as query:
+            return _replace_table(warehouse, session, target, query, model)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from include.connections import get_connection
 from include.errors import ConfigurationError, RekindleError, TransientError
 from include.warehouse import postgres, spark
 from include.warehouse.dialects import to_sql
+from include.warehouse.pieces import in_pieces
 from include.warehouse.render import NOTHING, fill, parse_statement
 from include.warehouse.tables import metadata, recorded_columns
 
@@ -105,6 +106,11 @@ class Warehouse:
 
     def __repr__(self) -> str:
         return f"Warehouse({self._parsed.render_as_string(hide_password=True)})"
+
+    @property
+    def has_transactions(self) -> bool:
+        """Whether an error takes back what a session did before it."""
+        return self.dialect != "spark"
 
     def close(self) -> None:
         """Give connections back to a server; a warehouse that is closed can be used again."""
@@ -324,6 +330,18 @@ class Warehouse:
             return session.exec_driver_sql(written.replace("%", "%%"), execution_options=options)
         statement, values = self._statement(sql, params)
         return session.execute(statement.execution_options(**options), values)
+
+    @contextmanager
+    def finished(self, connection: sqlalchemy.Connection, tree: exp.Expr, target: str) -> Iterator[str]:
+        """The text of a large query whose answer becomes the table `target`; run it inside. The tree may be changed.
+
+        On Spark it is what is left of the query once its pieces are set aside.
+        """
+        if self.dialect == "spark":
+            with in_pieces(connection, tree, self.dialect, target) as rest:
+                yield to_sql(rest, self.dialect, copy=False)
+            return
+        yield to_sql(tree, self.dialect, copy=False)
 
     def _statement(self, sql: str, params: Mapping[str, Any]) -> tuple[sqlalchemy.TextClause, dict[str, Any]]:
         sizes = tuple(
