@@ -17,7 +17,9 @@ from tests.postgres import CannotStart, PostgresServer, running_server
 from tests.spark import CannotStart as SparkCannotStart
 from tests.spark import SparkServer, running_cluster
 
-ENGINES = ("duckdb", "postgres", "spark")
+# One cluster, and one process that has it: a cluster takes half a minute to start.
+SPARK = pytest.mark.xdist_group("spark")
+ENGINES = (pytest.param("duckdb"), pytest.param("postgres"), pytest.param("spark", marks=SPARK))
 
 
 @pytest.fixture(autouse=True)

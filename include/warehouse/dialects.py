@@ -39,17 +39,38 @@ class HousePostgres(Postgres):
     Generator = HousePostgresGenerator
 
 
+def _to_the_very_end(generator: Any, node: exp.RegexpLike) -> str:
+    """The pattern; Java's `$` also fits before a last line break."""
+    pattern = node.expression
+    if isinstance(pattern, exp.Literal) and pattern.this.endswith("$") and not pattern.this.endswith("\\$"):
+        pattern = exp.Literal.string(pattern.this[:-1] + "\\z")
+    return str(generator.sql(pattern))
+
+
+_NUMBERS = (exp.RowNumber, exp.Rank, exp.DenseRank, exp.Ntile)
+
+
 class HouseSparkGenerator(SparkGenerator):
-    """Spark SQL, whose length() is an int where ours is a bigint, and which divides by zero with an error."""
+    """Spark SQL, whose lengths and row numbers are ints where ours are bigints, and whose letters are Java's."""
 
     TRANSFORMS = {
         **SparkGenerator.TRANSFORMS,
         exp.Length: lambda self, node: f"CAST(LENGTH({self.sql(node, 'this')}) AS BIGINT)",
+        # Java knows two small letters that no other engine of ours does: a dotted i and a sigma at the end of a word.
+        exp.Lower: lambda self, node: f"LOWER(TRANSLATE({self.sql(node, 'this')}, 'İΣ', 'iσ'))",
+        exp.RegexpLike: lambda self, node: f"{self.sql(node, 'this')} RLIKE {_to_the_very_end(self, node)}",
+        exp.TimeToUnix: lambda self, node: (
+            f"(UNIX_MICROS(CAST({self.sql(node, 'this')} AS TIMESTAMP_LTZ)) / CAST(1000000 AS DOUBLE))"
+        ),
     }
+
+    def window_sql(self, expression: exp.Window) -> str:
+        text = super().window_sql(expression)
+        return f"CAST({text} AS BIGINT)" if isinstance(expression.this, _NUMBERS) else text
 
 
 class HouseSpark(Spark):
-    """Spark SQL as the house writes it."""
+    """Spark SQL as the house writes it: it fails when it divides by zero, so a division is guarded."""
 
     SAFE_DIVISION = False
     Generator = HouseSparkGenerator

@@ -15,9 +15,12 @@ from typing import Any
 
 from sqlglot import exp
 
-from include.warehouse.render import FUNCTIONS, literal, render_tree
+from include.warehouse.engine import SCHEMAS, Warehouse
+from include.warehouse.models import Model, build_order
+from include.warehouse.render import FUNCTIONS, literal, parse, render_tree
 
 KEY = "case_id"
+Rows = Mapping[int, Sequence[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,41 @@ class Values:
 
     params: Mapping[str, Any]
     stages: Mapping[str, timedelta] | None
+
+
+def build_side_by_side(
+    warehouse: Warehouse,
+    models: Mapping[str, Model],
+    columns: Mapping[str, Mapping[str, str]],
+    given: Mapping[str, Rows],
+    values: Callable[[Model], Mapping[int, Values]],
+) -> None:
+    """Build models for many cases at once, over an empty warehouse.
+
+    `given` are rows by table and case, `columns` all tables there could be, `values` what a model's placeholders stand
+    for in each case. A given table is never built in the cases that give it.
+    """
+    with warehouse.session() as session:
+
+        def put(name: str) -> None:
+            rows = ({**row, KEY: case} for case, listed in given.get(name, {}).items() for row in listed)
+            warehouse.insert(name, rows, connection=session)
+
+        for schema in SCHEMAS:
+            session.exec_driver_sql(f"create schema if not exists {schema}")
+        read = {name for model in models.values() for name in model.depends_on}
+        for name in sorted((read | set(given)) - set(models)):
+            listed = ", ".join(f"{column} {kind}" for column, kind in {**columns[name], KEY: "bigint"}.items())
+            warehouse.execute(f"create table {name} ({listed})", connection=session)
+            put(name)
+        for name in build_order(models):
+            model = models[name]
+            tree = side_by_side(parse(model.sql, model.where), values(model), list(given.get(name, {})))
+            with warehouse.finished(session, tree, name) as text:
+                statement = f"create table {name} as {text}"
+                is_escaped = session.dialect.paramstyle == "pyformat"
+                session.exec_driver_sql(statement.replace("%", "%%") if is_escaped else statement)
+            put(name)
 
 
 def side_by_side(tree: exp.Expr, values: Mapping[int, Values], without: Sequence[int] = ()) -> exp.Expr:
@@ -173,6 +211,3 @@ def _outer_selects(tree: exp.Expr) -> list[exp.Select]:
     if isinstance(tree, exp.Subquery):
         return _outer_selects(tree.this)
     raise ValueError(f"not a select: {type(tree).__name__}")
-
-
-Resolve = Callable[[Mapping[str, str]], str | None]
