@@ -1,7 +1,8 @@
 """What every test gets: settings read afresh, and where it asks, a warehouse on each engine.
 
-A test that takes `new_warehouse` (or `empty_warehouse`) runs twice: on DuckDB in memory and on a real PostgreSQL.
-Where no PostgreSQL can be started, the second run is skipped and says why.
+A test that takes `new_warehouse` (or `empty_warehouse`) runs on DuckDB in memory, on a real PostgreSQL and on a real
+Spark cluster. Where a server cannot be started, its runs are skipped and say why. On Spark a statement takes tenths of
+a second: `make test` runs those tests there that are marked `on_spark`, and `make test-long` the others, marked `long`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,18 @@ from tests.spark import SparkServer, running_cluster
 # One cluster, and one process that has it: a cluster takes half a minute to start.
 SPARK = pytest.mark.xdist_group("spark")
 ENGINES = (pytest.param("duckdb"), pytest.param("postgres"), pytest.param("spark", marks=SPARK))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process has the cluster; the others get whole files. Tests on Spark may wait for it to start."""
+    for item in items:
+        group = item.get_closest_marker("xdist_group")
+        if group is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+        elif group.args == ("spark",):
+            item.add_marker(pytest.mark.timeout(1800))
+            if "new_warehouse" in getattr(item, "fixturenames", ()) and item.get_closest_marker("on_spark") is None:
+                item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(autouse=True)

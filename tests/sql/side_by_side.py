@@ -17,7 +17,7 @@ from sqlglot import exp
 
 from include.warehouse.engine import SCHEMAS, Warehouse
 from include.warehouse.models import Model, build_order
-from include.warehouse.render import FUNCTIONS, literal, parse, render_tree
+from include.warehouse.render import literal, parse, render_tree
 
 KEY = "case_id"
 Rows = Mapping[int, Sequence[Mapping[str, Any]]]
@@ -96,8 +96,7 @@ def _written(
     for node in list(hidden.find_all(exp.Placeholder)):
         node.replace(exp.column(f"hidden_{node.this}"))
     moment = exp.column("hidden_as_of")
-    calls = [call for call in hidden.find_all(exp.Anonymous) if str(call.this).lower() in {"stage_of", *FUNCTIONS}]
-    rendered = render_tree(hidden, {"as_of": "hidden as_of"}, stages) if calls else hidden
+    rendered = render_tree(hidden, {"as_of": "hidden as_of"}, stages)
     for text in list(rendered.find_all(exp.Literal)):
         if text.is_string and text.this == "hidden as_of":
             text.replace(moment.copy())
