@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
         elif group.args == ("spark",):
             item.add_marker(pytest.mark.timeout(1800))
-            if "new_warehouse" in getattr(item, "fixturenames", ()) and item.get_closest_marker("on_spark") is None:
+            if item.get_closest_marker("on_spark") is None:
                 item.add_marker(pytest.mark.long)
 
 

@@ -18,7 +18,7 @@ import sqlalchemy
 
 from include.errors import ConfigurationError, QualityGateFailed
 from include.settings import Settings, get_settings
-from include.warehouse import postgres
+from include.warehouse import postgres, spark
 from include.warehouse.engine import Warehouse
 from include.warehouse.models import Model, build_order, load_models
 from include.warehouse.render import parse, render, render_tree
@@ -123,7 +123,7 @@ def run_model(
 ) -> int:
     """Build one model inside an open session; the change-over happens when the session commits."""
     target = into or model.name
-    with _naming(model):
+    with _naming(warehouse, model):
         if model.materialized == "view":
             _replace_view(
                 warehouse, session, target, render(model.sql, warehouse.dialect, params, stages, where=model.where)
@@ -138,11 +138,16 @@ def run_model(
 
 
 @contextmanager
-def _naming(model: Model) -> Iterator[None]:
+def _naming(warehouse: Warehouse, model: Model) -> Iterator[None]:
     """Name the file in what the engine says about its SQL, without the values the engine would quote."""
     try:
         yield
     except sqlalchemy.exc.DBAPIError as error:
+        if warehouse.dialect == "spark":
+            told = spark.in_words(error)
+            if isinstance(told, ConfigurationError):
+                raise ConfigurationError(f"{model.where}: {told}") from None
+            raise
         # PostgreSQL adds a piece of the statement; what it says itself is enough.
         said = str(getattr(getattr(error.orig, "diag", None), "message_primary", None) or error.orig)
         kind = type(error.orig).__name__
@@ -156,7 +161,7 @@ def _naming(model: Model) -> Iterator[None]:
 def _replace_table(warehouse: Warehouse, session: sqlalchemy.Connection, target: str, query: str, model: Model) -> int:
     """The seam where another way to materialize (incremental, by key) would stand beside the rebuild."""
     schema, name = target.split(".")
-    fresh = f"{target}__new"
+    fresh = warehouse.beside(target)
     query = _typed(warehouse, session, query)
     if warehouse.dialect == "postgres":
         postgres.one_at_a_time(session, target)
@@ -188,6 +193,8 @@ def _in_the_place_of(warehouse: Warehouse, session: sqlalchemy.Connection, targe
 
 def _typed(warehouse: Warehouse, session: sqlalchemy.Connection, query: str) -> str:
     """The query with a plain type for what DuckDB leaves open: null is text, a sum of bigints is a bigint."""
+    if warehouse.dialect == "spark":
+        return spark.typed(session, query)
     if warehouse.dialect != "duckdb":
         return query
     described = session.exec_driver_sql(f"describe {query}").all()

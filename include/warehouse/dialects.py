@@ -70,9 +70,8 @@ class HouseSparkGenerator(SparkGenerator):
 
 
 class HouseSpark(Spark):
-    """Spark SQL as the house writes it: it fails when it divides by zero, so a division is guarded."""
+    """Spark SQL as the house writes it."""
 
-    SAFE_DIVISION = False
     Generator = HouseSparkGenerator
 
 

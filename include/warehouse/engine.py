@@ -91,6 +91,7 @@ class Warehouse:
         if self.dialect == "spark":
             parsed, self._staging_dir = spark.without_options(parsed)
             options["connect_args"] = spark.connect_arguments()
+            self._engine_errors = spark.errors()
         if self.dialect == "postgres":
             # One driver, however the URL is written; prepared plans would outlive the tables that builds replace.
             parsed = parsed.set(drivername="postgresql+psycopg")
@@ -166,7 +167,7 @@ class Warehouse:
                 f"another program holds the warehouse file {self._file.name if self._file else ''} open; "
                 "close it there (a DuckDB shell, a notebook, a BI tool), then run this again"
             ) from error
-        except sqlalchemy.exc.OperationalError as error:
+        except self._engine_errors as error:
             self._say_in_words(error)
             raise
         try:
@@ -180,10 +181,7 @@ class Warehouse:
     def _say_in_words(self, error: Exception) -> None:
         """Raise an error of ours in the place of the engine's, where there is one."""
         if self.dialect == "spark":
-            translated = spark.in_words(error)
-            if translated is not None:
-                raise translated from None  # the original quotes the statement with all its values
-            return
+            raise spark.in_words(error) from None  # the original quotes the statement with all its values
         translated = _in_words(error)
         if translated is not None:
             raise translated from error
@@ -309,7 +307,7 @@ class Warehouse:
             "real": pa.float32(), "boolean": pa.bool_(), "timestamp": pa.timestamp("us"), "date": pa.date32(),
             "numeric": pa.decimal128(38, 9),
         }  # fmt: skip
-        return pa.schema([(name, types.get(kind, pa.string())) for name, kind in columns.items()])
+        return pa.schema([(name, types.get(kind) or _decimal(kind) or pa.string()) for name, kind in columns.items()])
 
     @staticmethod
     def _append(session: sqlalchemy.Connection, table: str, rows: Any) -> None:
@@ -338,10 +336,15 @@ class Warehouse:
         On Spark it is what is left of the query once its pieces are set aside.
         """
         if self.dialect == "spark":
-            with in_pieces(connection, tree, self.dialect, target) as rest:
+            spark.drop_leftovers(connection, target)
+            with in_pieces(connection, tree, self.dialect, spark.beside(target)) as rest:
                 yield to_sql(rest, self.dialect, copy=False)
             return
         yield to_sql(tree, self.dialect, copy=False)
+
+    def beside(self, table: str) -> str:
+        """The name under which a table is built before it takes the place of the old one."""
+        return spark.beside(table) if self.dialect == "spark" else f"{table}__new"
 
     def _statement(self, sql: str, params: Mapping[str, Any]) -> tuple[sqlalchemy.TextClause, dict[str, Any]]:
         sizes = tuple(
@@ -459,9 +462,72 @@ class Warehouse:
         if self.dialect == "postgres":
             connection.exec_driver_sql("set local enable_nestloop = off")
 
-    def dlt_destination(self) -> Any:
-        """The same database as dlt wants to see it; run its load step inside `exclusive()`."""
+    def append_parquet(self, table: str, place: str, *, connection: sqlalchemy.Connection | None = None) -> int:
+        """Append a Parquet file, or all that lie in a directory, to `schema.table`; returns the number of rows.
+
+        Columns go by name and become what the table says; missing ones are null, unknown ones an error. On Spark the
+        cluster reads the files, and `place` is a path or URI as the cluster sees it.
+        """
+        _check_name(table)
+        with self._joined(connection) as session:
+            if self.dialect == "spark":
+                return spark.append_files(session, table, place)
+            import pyarrow.dataset
+
+            schema = self._arrow_schema(session, table)
+            files = pyarrow.dataset.dataset(place, format="parquet")
+            names = _column_names(table, [dict.fromkeys(files.schema.names)], schema.names)
+            written = 0
+            for batch in files.to_batches(columns=names, batch_size=INSERT_CHUNK):
+                part = without_zeros(_as_declared(table, batch, schema))
+                if self.dialect == "duckdb":
+                    self._append(session, table, part)
+                else:
+                    postgres.copy_in(session, table, part)
+                written += part.num_rows
+        return written
+
+    def take_in(self, source: str) -> int:
+        """Append what dlt has left for the cluster to read, where it cannot load itself; returns the rows.
+
+        A file is removed when its rows are in. A run that dies in between leaves files to the next one: rows may
+        arrive twice and never get lost.
+        """
+        if self.dialect != "spark":
+            return 0
+        import fsspec
+
+        system, root = fsspec.url_to_fs(f"{self._landing(source)}/raw")
+        rows = 0
+        with self.session() as session:
+            for name in recorded_columns():
+                schema, table = name.split(".")
+                folder = f"{root}/{table}"
+                if schema != "raw" or not system.isdir(folder):
+                    continue
+                for path in sorted(system.glob(f"{folder}/*.parquet")):
+                    place = f"{self._landing(source)}/raw/{table}/{path.rsplit('/', 1)[-1]}"
+                    rows += spark.append_files(session, name, place)
+                    system.rm(path)
+        return rows
+
+    def _landing(self, source: str) -> str:
+        if self._staging_dir is None:
+            raise ConfigurationError(spark.NO_STAGING)
+        return f"{self._staging_dir}/dlt/{source}"
+
+    def dlt_destination(self, source: str = "") -> Any:
+        """The same database as dlt wants to see it; run its load step inside `exclusive()`, and `take_in` after it.
+
+        dlt cannot load into Spark: there it writes Parquet into the staging directory, one folder for each source.
+        """
         import dlt
+
+        if self.dialect == "spark":
+            place = self._landing(source)
+            return dlt.destinations.filesystem(
+                bucket_url=place if "://" in place else f"file://{place}", preferred_loader_file_format="parquet"
+            )
 
         if self.dialect == "duckdb":
             if self._file:
@@ -500,9 +566,21 @@ def get_warehouse() -> Warehouse:
                 query={name: str(found.extra[name]) for name in postgres.URL_EXTRAS if found.extra.get(name)},
             ).render_as_string(hide_password=False)
         )
+    if found.conn_type in spark.CONNECTION_TYPES and found.host:
+        return Warehouse(
+            sqlalchemy.URL.create(
+                "hive",
+                username=found.login,
+                password=found.password,
+                host=found.host,
+                port=found.port or 10000,
+                database=found.schema or "default",
+                query={name: str(found.extra[name]) for name in spark.URL_EXTRAS if found.extra.get(name)},
+            ).render_as_string(hide_password=False)
+        )
     raise ConfigurationError(
         'connection warehouse: it names no database; give it the extra {"url": "duckdb:////path/warehouse.duckdb"} '
-        "or make it a postgres connection"
+        "or make it a postgres or hiveserver2 connection"
     )
 
 
@@ -529,6 +607,14 @@ def _in_words(error: BaseException) -> RekindleError | None:
     return ConfigurationError(
         f"the warehouse has no table {found[1] or found[2]} yet; build it first (python -m include.warehouse build)"
     )
+
+
+def _decimal(kind: str) -> Any:
+    """The Arrow type of `decimal(38,9)`, None for another."""
+    import pyarrow as pa
+
+    found = re.fullmatch(r"decimal\((\d+),\s*(\d+)\)", kind)
+    return pa.decimal128(int(found[1]), int(found[2])) if found else None
 
 
 def _check_name(table: str) -> None:
@@ -562,6 +648,22 @@ def without_zeros(rows: Any) -> Any:
         if pa.types.is_string(field.type) and pc.any(pc.match_substring(rows.column(position), "\0")).as_py():
             rows = rows.set_column(position, field, pc.replace_substring(rows.column(position), "\0", ""))
     return rows
+
+
+def _as_declared(table: str, batch: Any, schema: Any) -> Any:
+    """A batch of foreign rows in the types of the table."""
+    import pyarrow as pa
+
+    arrays = []
+    for name in batch.schema.names:
+        kind, column = schema.field(name).type, batch.column(name)
+        try:
+            if pa.types.is_timestamp(column.type) and column.type.tz is not None:
+                column = column.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us"))
+            arrays.append(column.cast(kind))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise ConfigurationError(f"{table}.{name}: a value is not of type {kind}") from None
+    return pa.Table.from_arrays(arrays, names=batch.schema.names)
 
 
 def _column_names(table: str, chunk: Sequence[Mapping[str, Any]], known: Sequence[str]) -> list[str]:

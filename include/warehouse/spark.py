@@ -26,10 +26,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Extras of an Airflow connection that belong to the driver or to us.
+CONNECTION_TYPES = ("hiveserver2", "hive", "spark")
 URL_EXTRAS = ("auth", "kerberos_service_name", "staging_dir")
 
 # So many rows go into the statement itself; more of them go through a Parquet file.
 FEW_ROWS = 200
+
+NO_STAGING = (
+    "connection warehouse: writing into Spark needs a directory that this machine and the cluster both see; "
+    "add ?staging_dir=/shared/path (or s3a://bucket/path) to its URL"
+)
 
 # Whatever the server's own settings are, a statement means the same as on the other engines.
 _SESSION = {
@@ -41,11 +47,11 @@ _SESSION = {
     "spark.sql.defaultColumn.useNullsForMissingDefaultValues": "true",
     "spark.sql.caseSensitive": "false",
     "spark.sql.parser.escapedStringLiterals": "false",
+    # `${env:HOME}` in somebody's name would be looked up on the server.
+    "spark.sql.variable.substitute": "false",
     # A table without further words is a Parquet table.
     "spark.sql.sources.default": "parquet",
     "spark.sql.legacy.createHiveTableByDefault": "false",
-    # What a build that died left in the folder of its table is written over.
-    "spark.sql.legacy.allowNonEmptyLocationInCTAS": "true",
     # Spark 4.3 (2026-11) makes an invalid plan with it of a union under two windows and a join, and then refuses it.
     "spark.sql.optimizer.excludedRules": "org.apache.spark.sql.catalyst.optimizer.RemoveRedundantAliases",
     # An answer is handed on partition by partition and is never whole in the server's memory.
@@ -75,6 +81,13 @@ def without_options(url: sqlalchemy.URL) -> tuple[sqlalchemy.URL, str | None]:
 def connect_arguments() -> dict[str, Any]:
     """What the driver hands to the server when a session begins."""
     return {"configuration": {f"set:hiveconf:{name}": value for name, value in _SESSION.items()}}
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """What the driver raises: errors of the database, and those of its transport as they are."""
+    from thrift.Thrift import TException
+
+    return (sqlalchemy.exc.DBAPIError, TException)
 
 
 def prepare(engine: sqlalchemy.Engine) -> None:
@@ -116,15 +129,11 @@ def said(error: BaseException) -> tuple[str, str]:
     return found[1], " ".join(_QUOTED.sub("'...'", text).split())[:300]
 
 
-def in_words(error: BaseException) -> RekindleError | None:
+def in_words(error: BaseException) -> RekindleError:
     """What went wrong as one of our errors; the driver's own would quote the statement and all that is in it."""
-    from thrift.Thrift import TException
-
     cause = getattr(error, "orig", None) or error
-    if isinstance(cause, TException | OSError):
+    if not isinstance(error, sqlalchemy.exc.DBAPIError) or isinstance(cause, errors()[1:]):
         return TransientError("the warehouse's server does not answer; is it running, and reachable from here?")
-    if not isinstance(error, sqlalchemy.exc.DBAPIError):
-        return None
     name, sentence = said(cause)
     if name.startswith("TABLE_OR_VIEW_NOT_FOUND"):
         missing = _MISSING.search(sentence)
@@ -172,6 +181,20 @@ def columns(session: sqlalchemy.Connection, table: str) -> dict[str, str] | None
     return {name: word(kind) for name, kind, _ in rows}
 
 
+def beside(target: str) -> str:
+    """A new name for what is built beside a table. What a server that died left in a folder would be in the way of an
+    old name."""
+    return f"{target}__{uuid.uuid4().hex[:8]}"
+
+
+def drop_leftovers(session: sqlalchemy.Connection, target: str) -> None:
+    """Drop what a build of this table that died left beside it."""
+    schema, name = target.split(".")
+    if schema in schemas(session):
+        for row in session.exec_driver_sql(f"show tables in {schema} like '{name}__*'").all():
+            session.exec_driver_sql(f"drop table if exists {schema}.{row[1]}")
+
+
 def create_table(session: sqlalchemy.Connection, name: str, columns: Mapping[str, str]) -> None:
     """An empty table."""
     listed = ", ".join(f"{column} {_TYPES[kind]}" for column, kind in columns.items())
@@ -183,6 +206,19 @@ def add_column(session: sqlalchemy.Connection, table: str, column: str, kind: st
     session.exec_driver_sql(f"alter table {table} add columns ({column} {_TYPES[kind]})")
 
 
+def typed(session: sqlalchemy.Connection, query: str) -> str:
+    """The query with a plain type for a column that is nothing but null."""
+    if "NULL AS" not in query.upper():
+        return query
+    described = session.exec_driver_sql(f"describe query {query}".replace("%", "%%")).all()
+    if not any(kind == "void" for _, kind, *_ in described):
+        return query
+    listed = ", ".join(
+        f"cast(`{name}` as string) as `{name}`" if kind == "void" else f"`{name}`" for name, kind, *_ in described
+    )
+    return f"select {listed} from ({query}) as typed"
+
+
 # data on its way in
 
 
@@ -192,10 +228,7 @@ def insert(session: sqlalchemy.Connection, table: str, rows: pa.Table, staging_d
         _insert_values(session, table, rows)
         return
     if staging_dir is None:
-        raise ConfigurationError(
-            "connection warehouse: writing into Spark needs a directory that this machine and the cluster both see; "
-            "add ?staging_dir=/shared/path (or s3a://bucket/path) to its URL"
-        )
+        raise ConfigurationError(NO_STAGING)
     import fsspec
     import pyarrow.parquet
 
@@ -211,16 +244,33 @@ def insert(session: sqlalchemy.Connection, table: str, rows: pa.Table, staging_d
             system.rm(path)
 
 
+def append_files(session: sqlalchemy.Connection, table: str, place: str) -> int:
+    """Append foreign Parquet to a table, in the table's types; unknown columns are an error. Returns the rows."""
+    wanted = columns(session, table)
+    if wanted is None:
+        raise ConfigurationError(f"the warehouse has no table {table}; call ensure_tables first")
+    source = f"parquet.`{_uri(place)}`"
+    found = [str(row[0]) for row in session.exec_driver_sql(f"describe query select * from {source}".replace("%", "%%"))]
+    unknown = sorted(name for name in found if name.lower() not in wanted)
+    if unknown:
+        raise ConfigurationError(f"{table} has no column {', '.join(unknown)}")
+    names = ", ".join(f"`{name}`" for name in found)
+    typed = ", ".join(f"cast(`{name}` as {_TYPES.get(wanted[name.lower()], wanted[name.lower()])})" for name in found)
+    counted = session.exec_driver_sql(f"select count(*) from {source}".replace("%", "%%")).scalar_one()
+    _run(session, f"insert into {table} ({names}) select {typed} from {source}")
+    return int(counted)
+
+
 def append_parquet(session: sqlalchemy.Connection, table: str, place: str, names: Sequence[str]) -> None:
     """Append what lies in a Parquet file or directory, by the names of its columns."""
-    if "`" in place:
-        raise ConfigurationError("a directory for Spark cannot have a backtick in its name")
     listed = ", ".join(f"`{name}`" for name in names)
     # One task and one file: nobody ever sees half of it.
     _run(session, f"insert into {table} ({listed}) select /*+ coalesce(1) */ {listed} from parquet.`{_uri(place)}`")
 
 
 def _uri(place: str) -> str:
+    if "`" in place:
+        raise ConfigurationError("a directory for Spark cannot have a backtick in its name")
     return place if "://" in place else f"file://{place}"
 
 

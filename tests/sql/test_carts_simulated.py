@@ -222,6 +222,7 @@ def build(warehouse: Warehouse, people: dict[str, History]) -> dict[str, tuple[A
     }
 
 
+@pytest.mark.on_spark
 @pytest.mark.parametrize("seed", [1, 2])
 def test_sql_and_simulation_agree_on_random_histories(empty_warehouse: Warehouse, seed: int) -> None:
     chance = random.Random(seed)
@@ -231,6 +232,7 @@ def test_sql_and_simulation_agree_on_random_histories(empty_warehouse: Warehouse
     assert build(empty_warehouse, people) == expected
 
 
+@pytest.mark.on_spark
 def test_a_visitor_with_thousands_of_events_has_right_carts(empty_warehouse: Warehouse) -> None:
     history = busy_history(6000)
     expected = simulate(history)

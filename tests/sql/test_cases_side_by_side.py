@@ -31,6 +31,7 @@ from tests.sql.conftest import (
 )
 from tests.sql.side_by_side import KEY, Values, build_side_by_side
 
+pytestmark = pytest.mark.on_spark
 Found = Mapping[int, list[dict[str, Any]]]
 
 

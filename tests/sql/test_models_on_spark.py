@@ -21,7 +21,7 @@ from tests.conftest import SPARK
 from tests.spark import SparkServer
 from tests.sql.conftest import Template, case_paths, load_case, make_template, params_of, settings_of, typed_row
 
-pytestmark = SPARK
+pytestmark = [SPARK, pytest.mark.on_spark]
 AS_OF = datetime(2026, 3, 10, 12)
 
 

@@ -18,6 +18,7 @@ from include.warehouse.engine import Warehouse
 from tests.conftest import ENGINES
 
 DATA = Path(os.environ.get("REKINDLE_SHARED_DATA", ROOT.parent / "shared" / "data"))
+pytestmark = pytest.mark.on_spark
 NAMES = sorted(SQL_FUNCTIONS)
 Hashes = Callable[[str, list[str]], list[str | None]]
 EMAILS = [
