@@ -11,7 +11,7 @@ WAIT ?= 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format lock audiences sql bench-parse clean
+.PHONY: help demo test test-long java lint format lock audiences sql bench-parse clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ test: $(STAMP) lint ## everything: lint, types, SQL cases, units, DAGs, and one 
 
 test-long: $(STAMP) ## what `make test` leaves out: every test of the warehouse on Spark
 	$(BIN)/python -m pytest -m long
+
+java: ## where the Java is that the tests on Spark need; installs one as root with apt-get where there is none
+	@.ci/java
 
 lint: $(STAMP) ## ruff, mypy, sqlfluff
 	$(BIN)/ruff format --check .

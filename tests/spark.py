@@ -1,13 +1,15 @@
 """A real Spark cluster for the tests: a master, two workers and a Thrift server, started once per test process.
 
 Everything comes from the wheel `pyspark` and needs Java 17 or newer. All four listen on 127.0.0.1 only, on ports that
-are free; their data lie in a temporary directory that is gone at the end. REKINDLE_TEST_SPARK_URL (for example
-`hive://127.0.0.1:10000/default?staging_dir=/tmp/staging`) takes a cluster that runs already instead, whose tables in the
-schemas raw, staging, core, segments, sync and reports the tests replace. `python -m tests.spark` starts one and waits.
+are free; their data lie in a temporary directory that is gone at the end, and they end with the process that started
+them, however that ends. REKINDLE_TEST_SPARK_URL (`hive://127.0.0.1:10000/default?staging_dir=/tmp/staging`) takes a
+cluster that runs already instead; the tests replace its schemas raw, staging, core, segments, sync and reports.
+`python -m tests.spark` starts one and waits.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -44,6 +46,8 @@ _SMALL = {
     "spark.sql.ui.retainedExecutions": "5",
     "spark.shuffle.compress": "false",
     "spark.broadcast.compress": "false",
+    # No second file with sums beside each file.
+    "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
     # Its tables are those of this process; nothing is looked up in a database.
     "spark.sql.catalogImplementation": "in-memory",
 }
@@ -56,7 +60,12 @@ appender.console.target = SYSTEM_ERR
 appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d{HH:mm:ss} %p %c{1}: %m%n%ex
 """
-_JVM = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xss4m"
+# Every new file costs a `chmod`, a process of its own: let that be a quick one.
+_JVM = "-XX:+UseSerialGC -Xss4m -Djdk.lang.Process.launchMechanism=VFORK -Djava.io.tmpdir={folder}/tmp"
+
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class CannotStart(Exception):
@@ -116,7 +125,7 @@ def _java() -> Path:
 
 
 def _start(home: Path, java: Path, folder: Path, until_the_end: ExitStack) -> str:
-    for name in ("warehouse", "local", "work", "staging", "conf"):
+    for name in ("warehouse", "local", "work", "staging", "conf", "tmp"):
         (folder / name).mkdir()
     (folder / "conf" / "log4j2.properties").write_text(_LOGGING)
     environment = {
@@ -130,22 +139,31 @@ def _start(home: Path, java: Path, folder: Path, until_the_end: ExitStack) -> st
         "SPARK_WORKER_DIR": str(folder / "work"),
         "SPARK_NO_DAEMONIZE": "1",
     }
-    small = {**environment, "SPARK_DAEMON_MEMORY": "160m", "SPARK_DAEMON_JAVA_OPTS": _JVM}
+    java_options = _JVM.format(folder=folder)
+    small = {
+        **environment,
+        "SPARK_DAEMON_MEMORY": "160m",
+        "SPARK_DAEMON_JAVA_OPTS": f"-XX:TieredStopAtLevel=1 {java_options}",
+    }
     at, port = "127.0.0.1", _free_port()
 
     def run(name: str, arguments: list[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
         with (folder / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                arguments, cwd=folder, env=dict(variables), stdout=log, stderr=log, start_new_session=True
+                arguments,
+                cwd=folder,
+                env=dict(variables),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
         until_the_end.callback(_end, process)
         return process
 
     def daemon(name: str, kind: str, *arguments: str) -> subprocess.Popen[bytes]:
         common = ["--host", at, "--webui-port", "0"]
-        return run(
-            name, [str(home / "bin/spark-class"), f"org.apache.spark.deploy.{kind}", *common, *arguments], small
-        )
+        return run(name, [str(home / "bin/spark-class"), f"org.apache.spark.deploy.{kind}", *common, *arguments], small)
 
     master = f"spark://{at}:{port}"
     running = [daemon("master", "master.Master", "--port", str(port))]
@@ -161,8 +179,8 @@ def _start(home: Path, java: Path, folder: Path, until_the_end: ExitStack) -> st
         "spark.driver.bindAddress": at,
         "spark.executor.cores": "1",
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
-        "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -Xss4m",
-        "spark.executor.extraJavaOptions": "-XX:+UseSerialGC -Xss4m",
+        "spark.driver.extraJavaOptions": java_options,
+        "spark.executor.extraJavaOptions": java_options,
     }
     running.append(
         run(
@@ -181,6 +199,12 @@ def _start(home: Path, java: Path, folder: Path, until_the_end: ExitStack) -> st
     )
     _wait(running, folder, door)
     return f"hive://{at}:{door}/default?staging_dir={folder / 'staging'}"
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process with its parent, also where that is killed; Linux knows how."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _free_port() -> int:

@@ -57,7 +57,7 @@ class HouseSparkGenerator(SparkGenerator):
         **SparkGenerator.TRANSFORMS,
         exp.Length: lambda self, node: f"CAST(LENGTH({self.sql(node, 'this')}) AS BIGINT)",
         # Java knows two small letters that no other engine of ours does: a dotted i and a sigma at the end of a word.
-        exp.Lower: lambda self, node: f"LOWER(TRANSLATE({self.sql(node, 'this')}, 'İΣ', 'iσ'))",
+        exp.Lower: lambda self, node: f"LOWER(TRANSLATE({self.sql(node, 'this')}, 'İΣ', 'iσ'))",  # noqa: RUF001
         exp.RegexpLike: lambda self, node: f"{self.sql(node, 'this')} RLIKE {_to_the_very_end(self, node)}",
         exp.TimeToUnix: lambda self, node: (
             f"(UNIX_MICROS(CAST({self.sql(node, 'this')} AS TIMESTAMP_LTZ)) / CAST(1000000 AS DOUBLE))"

@@ -2,8 +2,9 @@
 
 Spark writes the text of a CTE into every place that names it: one that is read three times by one that is read three
 times is worked out nine times, and the plan of a statement of ours grows beyond all bounds. It also knows `union` in no
-recursion, and no windows. So the runner sets such CTEs aside first: what is read more than once becomes a table
-beside the one that is built, and a recursion is walked step by step in another; both are gone afterwards. The rows are those of the one statement; the SQL of the models knows nothing of it.
+recursion, and no windows. So the runner sets such CTEs aside first: what is read more than once becomes a table beside
+the one that is built, and a recursion is walked step by step in another; they are gone afterwards. The rows are those
+of the one statement; the SQL of the models knows nothing of it.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class _Pieces:
                 weights[cte.alias] = 1
             else:
                 weights[cte.alias] = sum(weights.get(name, 1) for name in _names_read(cte.this))
-                if times > 1 and weights[cte.alias] >= WORTH_KEEPING or cte.alias in stepped:
+                if (times > 1 and weights[cte.alias] >= WORTH_KEEPING) or cte.alias in stepped:
                     cte.set("this", self._keep(cte.alias, _with(kept, cte.this)))
                     weights[cte.alias] = 1
             kept.append(cte)
@@ -102,7 +103,9 @@ class _Pieces:
             found: exp.Expr = exp.select(*names).from_(_renamed(step, names))
             if is_distinct:
                 found = exp.except_(found, walked.copy())
-            query = _with([*before, last], exp.select(f"{done + 1} as {_ROUND}", *names).from_(_subquery(found, "found")))
+            query = _with(
+                [*before, last], exp.select(f"{done + 1} as {_ROUND}", *names).from_(_subquery(found, "found"))
+            )
             self._run(f"insert into {table} ({_ROUND}, {listed}) {to_sql(query, self.dialect)}")
             done += 1
             if not self._count(exp.select("1 as one").from_(exp.to_table(table)).where(f"{_ROUND} = {done}")):

@@ -250,7 +250,9 @@ def append_files(session: sqlalchemy.Connection, table: str, place: str) -> int:
     if wanted is None:
         raise ConfigurationError(f"the warehouse has no table {table}; call ensure_tables first")
     source = f"parquet.`{_uri(place)}`"
-    found = [str(row[0]) for row in session.exec_driver_sql(f"describe query select * from {source}".replace("%", "%%"))]
+    found = [
+        str(row[0]) for row in session.exec_driver_sql(f"describe query select * from {source}".replace("%", "%%"))
+    ]
     unknown = sorted(name for name in found if name.lower() not in wanted)
     if unknown:
         raise ConfigurationError(f"{table} has no column {', '.join(unknown)}")

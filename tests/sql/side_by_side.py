@@ -88,9 +88,7 @@ def side_by_side(tree: exp.Expr, values: Mapping[int, Values], without: Sequence
     return written
 
 
-def _written(
-    tree: exp.Expr, stages: Mapping[str, timedelta] | None, marks: Mapping[str, exp.Placeholder]
-) -> exp.Expr:
+def _written(tree: exp.Expr, stages: Mapping[str, timedelta] | None, marks: Mapping[str, exp.Placeholder]) -> exp.Expr:
     """House functions written out. `render_tree` fills placeholders too, so they hide behind names meanwhile."""
     hidden = tree.copy()
     for node in list(hidden.find_all(exp.Placeholder)):
@@ -143,10 +141,14 @@ def _add_key(select: exp.Select, constant: set[str]) -> None:
         if join.kind == "CROSS":
             join.set("kind", "INNER")
     for inner in select.find_all(exp.Subquery, exp.Exists, exp.In):
-        if inner.find_ancestor(exp.Select) is select and not isinstance(inner.parent, exp.From | exp.Join | exp.SetOperation):
-            if not isinstance(inner, exp.In) or inner.args.get("query") is not None:
-                raise ValueError(f"a nested select cannot stand beside others: {inner.sql()}")
-    groups = any(node.find_ancestor(exp.Select) is select and not isinstance(node.parent, exp.Window) and not node.find_ancestor(exp.Window) for node in select.find_all(exp.AggFunc))
+        is_source = isinstance(inner.parent, exp.From | exp.Join | exp.SetOperation)
+        is_list = isinstance(inner, exp.In) and inner.args.get("query") is None
+        if inner.find_ancestor(exp.Select) is select and not is_source and not is_list:
+            raise ValueError(f"a nested select cannot stand beside others: {inner.sql()}")
+    groups = any(
+        node.find_ancestor(exp.Select) is select and node.find_ancestor(exp.Window, exp.Select) is select
+        for node in select.find_all(exp.AggFunc)
+    )
     if select.args.get("group") is not None or groups:
         select.group_by(key.copy(), copy=False)
     for window in select.find_all(exp.Window):

@@ -105,9 +105,7 @@ def found(warehouse: Warehouse, rows: list[dict[str, str]]) -> dict[Node, tuple[
         warehouse.insert("raw.orders", dated(rows), connection=session)
         for name in build_order(models):
             run_model(warehouse, session, models[name], params())
-    return by_node(
-        warehouse.read("select identifier_kind, identifier_value, state, profile_id from core.identifiers")
-    )
+    return by_node(warehouse.read("select identifier_kind, identifier_value, state, profile_id from core.identifiers"))
 
 
 def dated(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
