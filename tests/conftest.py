@@ -1,7 +1,8 @@
 """What every test gets: settings read afresh, and where it asks, a warehouse on each engine.
 
-A test that takes `new_warehouse` (or `empty_warehouse`) runs twice: on DuckDB in memory and on a real PostgreSQL.
-Where no PostgreSQL can be started, the second run is skipped and says why.
+A test that takes `new_warehouse` (or `empty_warehouse`) runs on DuckDB in memory, on a real PostgreSQL and on a real
+Spark cluster. Where a server cannot be started, its runs are skipped and say why. On Spark a statement takes tenths of
+a second: `make test` runs those tests there that are marked `on_spark`, and `make test-long` the others, marked `long`.
 
 Hypothesis has two profiles, chosen by HYPOTHESIS_PROFILE: `ci` tries the same examples every time, `soak` ten times as
 many and new ones. REKINDLE_EXAMPLES sets their number. A failure prints what reproduces it.
@@ -19,8 +20,24 @@ from hypothesis import HealthCheck, settings
 from include.settings import get_settings
 from include.warehouse.engine import Warehouse
 from tests.postgres import CannotStart, PostgresServer, running_server
+from tests.spark import CannotStart as SparkCannotStart
+from tests.spark import SparkServer, running_cluster
 
-ENGINES = ("duckdb", "postgres")
+# One cluster, and one process that has it: a cluster takes half a minute to start.
+SPARK = pytest.mark.xdist_group("spark")
+ENGINES = (pytest.param("duckdb"), pytest.param("postgres"), pytest.param("spark", marks=SPARK))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process has the cluster; the others get whole files. Tests on Spark may wait for it to start."""
+    for item in items:
+        group = item.get_closest_marker("xdist_group")
+        if group is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+        elif group.args == ("spark",):
+            item.add_marker(pytest.mark.timeout(1800))
+            if item.get_closest_marker("on_spark") is None:
+                item.add_marker(pytest.mark.long)
 
 
 def _register_profiles() -> None:
@@ -63,6 +80,16 @@ def postgres_tables(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.drop(name)
 
 
+@pytest.fixture(scope="session")
+def spark_server() -> Iterator[SparkServer]:
+    with ExitStack() as until_the_end:
+        try:
+            server = until_the_end.enter_context(running_cluster())
+        except SparkCannotStart as error:
+            pytest.skip(str(error))
+        yield server
+
+
 @pytest.fixture(params=ENGINES)
 def new_warehouse(request: pytest.FixtureRequest) -> Iterator[Callable[[], Warehouse]]:
     """Makes warehouses whose tables are there and empty, on one engine; they are gone after the test."""
@@ -72,6 +99,11 @@ def new_warehouse(request: pytest.FixtureRequest) -> Iterator[Callable[[], Wareh
             if request.param == "duckdb":
                 warehouse = Warehouse("duckdb://")
                 warehouse.ensure_tables()
+                return warehouse
+            if request.param == "spark":
+                cluster: SparkServer = request.getfixturevalue("spark_server")
+                warehouse = cluster.empty()
+                afterwards.callback(warehouse.close)
                 return warehouse
             server: PostgresServer = request.getfixturevalue("postgres_server")
             name = server.create(request.getfixturevalue("postgres_tables"))

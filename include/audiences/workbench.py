@@ -53,7 +53,8 @@ class Workbench:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:  # after an error the transaction is rolled back, and the tables with it
+        # After an error the transaction is rolled back, and the tables with it, where there are transactions.
+        if error is None or not self.warehouse.has_transactions:
             for table in self._made:
                 self._run(f"drop table if exists {table}")
 
@@ -65,9 +66,10 @@ class Workbench:
         """Run a step (its file, or a query made of such) and let later ones read it as `target.<step>`."""
         table = f"sync.work_{self._name}_{step}"
         filled = query if query is not None else self.query(step)
-        self._run(f"create table {table} as {to_sql(filled, self.warehouse.dialect)}")
-        self.warehouse.analyze(table, connection=self.session)
         self._made.append(table)
+        with self.warehouse.finished(self.session, filled, table) as text:
+            self._run(f"create table {table} as {text}")
+        self.warehouse.analyze(table, connection=self.session)
         self.give(f"target.{step}", exp.select("*").from_(exp.to_table(table)))
         log.debug("step %s done", step)
 

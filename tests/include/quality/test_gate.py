@@ -28,6 +28,7 @@ def failures(world: World) -> str:
     return text
 
 
+@pytest.mark.on_spark
 def test_a_sound_segment_passes_and_says_its_size(world: World) -> None:
     world.person("ana", email="ana@x.com")
     world.person("bob", email="bob@x.com", entered_at=AS_OF)  # since this very moment
@@ -40,6 +41,7 @@ def test_an_empty_segment_passes_while_it_never_held_anybody(world: World) -> No
     assert check_segment(world.warehouse, "carts", AS_OF, "build-1") == 0
 
 
+@pytest.mark.on_spark
 def test_a_profile_twice_fails(world: World) -> None:
     world.person("ana", email="ana@x.com")
     world.match("ana")

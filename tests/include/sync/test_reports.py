@@ -31,6 +31,7 @@ def picked(row: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: row[name] for name in names}
 
 
+@pytest.mark.on_spark
 def test_results_account_for_everyone_who_matched(reported: World) -> None:
     reported.person("ana", email="ana@x.com")
     reported.person("bob", email="bob@x.com", consent=None)
@@ -108,6 +109,7 @@ def test_reasons_are_counted_for_the_newest_plan_only(reported: World) -> None:
     assert rows == [{"step": "consent", "reason": "consent unknown", "profiles": 1}]
 
 
+@pytest.mark.on_spark
 def test_memberships_hold_who_is_on_the_list_now(reported: World) -> None:
     reported.person("ana", email="ana@x.com", cart_value=1)
     reported.person("bob", email="bob@x.com")
