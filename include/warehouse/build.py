@@ -1,4 +1,4 @@
-"""Running the models: a table is built beside the old one, or only its touched rows, and changed over in one transaction.
+"""Running the models: a table, or its touched rows, is built beside the old and changed over in one transaction.
 
 Readers see the whole old table or the whole new one. What a run that died left behind is dropped by the next. The
 caller says what time it is (`as_of`); nothing here asks the clock.
