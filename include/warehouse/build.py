@@ -19,8 +19,9 @@ import sqlalchemy
 from include.errors import ConfigurationError, QualityGateFailed
 from include.settings import Settings, get_settings
 from include.warehouse import postgres
+from include.warehouse.builds import Build, begin_build, current_build, finish_build
 from include.warehouse.engine import Warehouse
-from include.warehouse.incremental import Build, Update, begin_build, current_build, finish_build, leave_trail
+from include.warehouse.incremental import Update, leave_trail
 from include.warehouse.models import Model, build_order, load_models
 from include.warehouse.render import render
 
