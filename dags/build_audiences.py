@@ -68,8 +68,8 @@ def build_audiences() -> None:
     @task
     def prepare() -> None:
         from include.warehouse.build import ensure_views, setting_params
+        from include.warehouse.builds import begin_build
         from include.warehouse.engine import get_warehouse
-        from include.warehouse.incremental import begin_build
 
         context = get_current_context()
         warehouse = get_warehouse()
@@ -80,8 +80,8 @@ def build_audiences() -> None:
 
     @task
     def finish() -> None:
+        from include.warehouse.builds import finish_build
         from include.warehouse.engine import get_warehouse
-        from include.warehouse.incremental import finish_build
 
         finish_build(get_warehouse())
 

@@ -1,4 +1,4 @@
-"""Running the models: a table is built beside the old one and changed over in one transaction.
+"""Running the models: a table, or its touched rows, is built beside the old and changed over in one transaction.
 
 Readers see the whole old table or the whole new one. What a run that died left behind is dropped by the next. The
 caller says what time it is (`as_of`); nothing here asks the clock.
@@ -19,8 +19,9 @@ import sqlalchemy
 from include.errors import ConfigurationError, QualityGateFailed
 from include.settings import Settings, get_settings
 from include.warehouse import postgres, spark
+from include.warehouse.builds import Build, begin_build, current_build, finish_build
 from include.warehouse.engine import Warehouse
-from include.warehouse.incremental import Build, Update, begin_build, current_build, finish_build, leave_trail
+from include.warehouse.incremental import Update, leave_trail
 from include.warehouse.models import Model, build_order, load_models
 from include.warehouse.render import parse, render, render_tree
 

@@ -6,14 +6,17 @@ Models are written once, in DuckDB's dialect. Everything that turns a syntax tre
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
-from sqlglot import exp
+from sqlglot import exp, parse_one
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.dialects.postgres import Postgres
 from sqlglot.dialects.spark import Spark
 from sqlglot.generators.postgres import PostgresGenerator
 from sqlglot.generators.spark import SparkGenerator
+
+from include.warehouse.house import BLANKS, BLANKS_MARK
 
 
 class HousePostgresGenerator(PostgresGenerator):
@@ -108,7 +111,13 @@ def to_sql(tree: exp.Expr, dialect: str, *, copy: bool = True) -> str:
         for cte in tree.find_all(exp.CTE):
             if _only_renames(cte.this):
                 cte.set("materialized", False)
-    return tree.sql(dialect=house, copy=False)
+    text = tree.sql(dialect=house, copy=False)
+    return text.replace(BLANKS_MARK, _blanks(dialect)) if BLANKS_MARK in text else text
+
+
+@lru_cache
+def _blanks(dialect: str) -> str:
+    return parse_one(BLANKS, dialect="duckdb").sql(dialect=_HOUSE.get(dialect, dialect))
 
 
 def _only_renames(query: exp.Expr) -> bool:

@@ -15,6 +15,8 @@ from sqlglot import exp
 # because DuckDB reads a wide blank in a statement as a plain one.
 _BLANKS = (*range(9, 14), 32, 133, 160, 5760, *range(8192, 8204), 8232, 8233, 8239, 8287, 8288, 12288, 65279)
 BLANKS = " || ".join(f"chr({blank})" for blank in _BLANKS)
+# Stands for them in a syntax tree, which would be ten times as large otherwise; `to_sql` writes them out.
+BLANKS_MARK = "REKINDLE_BLANKS"
 # Blanks are spelt out: what \s means beyond ASCII differs from engine to engine.
 EMAIL_SHAPE = r"""^[^\s@,;<>"]+@[^\s@.,;<>"]+(\.[^\s@.,;<>"]+)*\.[^\s@.,;<>"]{2,}$""".replace(r"\s", r" \t\n\r\f")
 
@@ -27,7 +29,7 @@ def _tidy(argument: exp.Expr) -> exp.Expr:
     is_plain = "{0}(argument, 1) between '!' and '~'"
     return _written(
         f"case when {is_plain.format('left')} and {is_plain.format('right')} then argument "
-        f"else nullif(trim(argument, {BLANKS}), '') end",
+        f"else nullif(trim(argument, {BLANKS_MARK}), '') end",
         argument,
     )
 
@@ -45,7 +47,7 @@ def _parsed(template: str) -> exp.Expr:
 def _written(template: str, argument: exp.Expr) -> exp.Expr:
     tree = _parsed(template).copy()
     for column in list(tree.find_all(exp.Column)):
-        column.replace(argument.copy())
+        column.replace(exp.Var(this=BLANKS_MARK) if column.name == BLANKS_MARK else argument.copy())
     return tree
 
 

@@ -123,7 +123,7 @@ select
     profile_id,
     row_number() over (
         partition by cart_key
-        order by line_order asc, line_id asc, sku asc
+        order by line_order asc, line_id asc, sku asc, name asc, quantity asc, price asc
     ) as line_number,
     sku,
     name,

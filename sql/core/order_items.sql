@@ -62,7 +62,13 @@ select
     row_number() over (
         partition by ranked.order_key
         -- Line ids are numbers written as text: the shorter is the smaller.
-        order by ranked.line_rank asc, ranked.line_id asc, ranked.sku asc
+        order by
+            ranked.line_rank asc,
+            ranked.line_id asc,
+            ranked.sku asc,
+            ranked.name asc,
+            ranked.quantity asc,
+            ranked.price asc
     ) as line_number,
     ranked.sku,
     ranked.name,

@@ -235,18 +235,24 @@ busy_visits as (
     where page_views >= :bot_page_views_per_minute
 ),
 
+busy_visitors as (
+    -- Distinct: a browser may have more than one such visit.
+    select distinct visitor_id
+    from busy_visits
+),
+
 busy_page_views as materialized (
     select
-        visitor_id,
-        session_id,
-        source,
-        user_id,
-        email,
-        occurred_at
+        events.visitor_id,
+        events.session_id,
+        events.source,
+        events.user_id,
+        events.email,
+        events.occurred_at
     from events
-    where
-        event_name = 'page_view'
-        and visitor_id in (select busy_visits.visitor_id from busy_visits)
+    inner join busy_visitors
+        on events.visitor_id = busy_visitors.visitor_id
+    where events.event_name = 'page_view'
 ),
 
 page_views as (

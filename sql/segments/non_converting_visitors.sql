@@ -51,14 +51,15 @@ earliest as (
 -- What was done in any visit since, one that is too short or still going on too.
 later_visits as (
     select
-        profile_id,
-        last_lead_at,
-        last_sign_up_at,
-        last_cart_at
-    from core.sessions
+        sessions.profile_id,
+        sessions.last_lead_at,
+        sessions.last_sign_up_at,
+        sessions.last_cart_at
+    from core.sessions as sessions
+    cross join earliest
     where
-        ended_at >= (select earliest.started_at from earliest)
-        and coalesce(last_lead_at, last_sign_up_at, last_cart_at) is not null
+        sessions.ended_at >= earliest.started_at
+        and coalesce(sessions.last_lead_at, sessions.last_sign_up_at, sessions.last_cart_at) is not null
 ),
 
 signs as (

@@ -110,7 +110,8 @@ newest as (
         named.loaded_at,
         named.event_hash
     from named
-    where named.event_hash in (select repeated.event_hash from repeated)
+    inner join repeated
+        on named.event_hash = repeated.event_hash
     qualify
         row_number() over (
             partition by named.event_key

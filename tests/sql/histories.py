@@ -351,15 +351,15 @@ def histories(
     is_killed: bool = False,
     is_overtaken: bool = False,
 ) -> History:
-    """A history of one to four towns that know nothing of each other, in up to five loads.
+    """A history of one to ten towns that know nothing of each other, in up to five loads.
 
     `is_moving`: the clock goes on between the builds. `is_killed`: builds may be killed. `is_overtaken`: loads end in
     another order than they began, or began in the same second, as two sources may.
     """
     loads = draw(st.sampled_from((2, 1, 2, 3, 2, 3, 2, 4, 5)))
-    towns = draw(st.integers(1, 4))
+    towns = draw(st.integers(1, 10))
     deliveries: list[Delivery] = []
-    for letter in "wxyz"[:towns]:
+    for letter in "abcdefghij"[:towns]:
         chance = Chance(draw, letter)
         told: dict[str, list[Row]] = {}
         for _ in range(draw(st.integers(3, 30))):

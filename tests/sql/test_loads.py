@@ -11,7 +11,7 @@ another order than they began, or begin in the same second, as those of two sour
 Left out of the comparison are only what says when a row was loaded (`loaded_at`), tables that hold what the last build
 worked on, and islands, which never fall apart between full builds.
 
-An example is a town; one to four of them share a warehouse, because a build costs the same for all. REKINDLE_EXAMPLES
+An example is a town; one to ten of them share a warehouse, because a build costs the same for all. REKINDLE_EXAMPLES
 and HYPOTHESIS_PROFILE say how many are tried (tests/conftest.py); `make soak` is the long run.
 """
 
@@ -41,7 +41,7 @@ from tests.sql.conftest import shipped
 from tests.sql.histories import AS_OF, Delivery, History, Row, histories
 
 LEFT_OUT = {"loaded_at"}
-TOWNS = 2.5  # in a history, on average
+TOWNS = 5.5  # in a history, on average
 SEGMENTS = ("cart_abandoners", "lapsed_subscribers", "non_converting_visitors")
 EXAMPLES = settings().max_examples
 

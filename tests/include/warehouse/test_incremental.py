@@ -1,0 +1,162 @@
+"""What an incremental build takes in, when a build is full instead, and the trail of profiles that went into others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from include.settings import get_settings
+from include.warehouse.build import build_model, build_tables
+from include.warehouse.engine import Warehouse
+from include.warehouse.models import load_models
+from include.warehouse.tables import metadata
+
+AS_OF = datetime(2026, 3, 10, 12)
+FIRST = datetime(2026, 3, 10, 11)
+
+
+def event(key: str, visitor: str, *, hours_ago: float = 2, loaded: int = 0, **more: Any) -> Mapping[str, Any]:
+    return {
+        "source": "web",
+        "event_key": key,
+        "event_name": "page_view",
+        "visitor_id": visitor,
+        "session_id": "s",
+        "occurred_at": AS_OF - timedelta(hours=hours_ago),
+        "loaded_at": FIRST + timedelta(minutes=loaded),
+        **more,
+    }
+
+
+def was_full(warehouse: Warehouse) -> bool:
+    rows = warehouse.read("select is_full from sync.builds where status = 'finished' order by recorded_at desc limit 1")
+    return bool(rows[0]["is_full"])
+
+
+def profile_of(warehouse: Warehouse, node: str) -> str:
+    return str(warehouse.scalar("select profile_id from core.identifiers where node = :node", node=node))
+
+
+@pytest.fixture
+def built(empty_warehouse: Warehouse) -> Warehouse:
+    """Two browsers, built once."""
+    empty_warehouse.insert("raw.events", [event("a1", "a"), event("b1", "b")])
+    build_tables(empty_warehouse, AS_OF)
+    return empty_warehouse
+
+
+def test_the_first_build_is_full_and_the_next_takes_in_what_is_new(built: Warehouse) -> None:
+    assert was_full(built)
+    built.insert("raw.events", [event("a2", "a", hours_ago=1, loaded=1)])
+    rows = build_tables(built, AS_OF)
+    assert not was_full(built)
+    assert (rows["staging.events"], rows["core.visits"]) == (3, 2)
+    assert built.read("select visitor_id from core.touched_visitors") == [{"visitor_id": "a"}]
+    # What this build worked on is about the touched browser alone.
+    assert built.read("select distinct node_a from core.identifier_links") == [{"node_a": "5:a"}]
+
+
+def test_without_new_loads_nothing_is_touched(built: Warehouse) -> None:
+    build_tables(built, AS_OF)
+    touched = [name for name in metadata.tables if name.startswith("core.touched_")]
+    assert {name: built.scalar(f"select count(*) from {name}") for name in touched} == dict.fromkeys(touched, 0)
+
+
+def test_a_copy_that_says_nothing_new_touches_nobody(built: Warehouse) -> None:
+    built.insert("raw.events", [event("a1", "a", loaded=1, source_file="again")])
+    rows = build_tables(built, AS_OF)
+    assert rows["staging.events"] == 2
+    assert built.scalar("select count(*) from core.touched_visitors") == 0
+
+
+def test_a_late_login_moves_the_whole_past_and_leaves_a_trail(built: Warehouse) -> None:
+    anonymous = profile_of(built, "5:a")
+    built.insert("raw.events", [event("a2", "a", hours_ago=1, loaded=1, user_id="ana", event_name="login")])
+    build_tables(built, AS_OF)
+    known = profile_of(built, "2:ana")
+    assert profile_of(built, "5:a") == known != anonymous
+    assert built.read("select profile_id, into_profile_id, merged_at from core.profile_merges") == [
+        {"profile_id": anonymous, "into_profile_id": known, "merged_at": AS_OF}
+    ]
+    assert built.read("select profile_id, page_views from core.sessions where visitor_id = 'a'") == [
+        {"profile_id": known, "page_views": 1}
+    ]
+
+
+def test_a_refresh_leaves_the_trail_too(built: Warehouse) -> None:
+    anonymous = profile_of(built, "5:a")
+    built.insert("raw.events", [event("a2", "a", hours_ago=1, loaded=1, user_id="ana")])
+    build_tables(built, AS_OF, full_refresh=True)
+    assert was_full(built)
+    assert built.read("select profile_id from core.profile_merges") == [{"profile_id": anonymous}]
+
+
+def test_a_load_that_was_overtaken_by_another_source_is_not_forgotten(built: Warehouse) -> None:
+    slow = {**event("c1", "c"), "source": "app", "loaded_at": FIRST - timedelta(minutes=30)}
+    built.insert("raw.events", [slow])
+    assert build_tables(built, AS_OF)["staging.events"] == 3
+    assert not was_full(built)
+
+
+def test_what_was_dated_ahead_comes_to_be(built: Warehouse) -> None:
+    built.insert("raw.events", [event("a2", "a", hours_ago=-1, loaded=1)])
+    build_tables(built, AS_OF)
+    assert built.scalar("select sum(page_views) from core.sessions where visitor_id = 'a'") == 1
+    build_tables(built, AS_OF + timedelta(hours=2))
+    assert not was_full(built)
+    assert built.scalar("select sum(page_views) from core.sessions where visitor_id = 'a'") == 2
+
+
+def test_an_earlier_moment_is_built_in_full(built: Warehouse) -> None:
+    build_tables(built, AS_OF - timedelta(days=1))
+    assert was_full(built)
+    assert built.scalar("select count(*) from core.sessions") == 0
+
+
+def test_other_settings_are_built_in_full(built: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REKINDLE_SESSION_GAP", "PT1H")
+    get_settings.cache_clear()
+    build_tables(built, AS_OF)
+    assert was_full(built)
+
+
+class Died(Exception):
+    """Stands for a process that was killed."""
+
+
+def test_after_a_full_build_that_died_the_next_is_full(built: Warehouse) -> None:
+    def die(name: str, rows: int, seconds: float) -> None:
+        if name == "core.identifiers":
+            raise Died
+
+    with pytest.raises(Died):
+        build_tables(built, AS_OF, full_refresh=True, told=die)
+    build_tables(built, AS_OF)
+    assert was_full(built)
+
+
+def test_what_a_dead_build_touched_stays_touched(built: Warehouse) -> None:
+    def die(name: str, rows: int, seconds: float) -> None:
+        if name == "core.identifiers":
+            raise Died
+
+    built.insert("raw.events", [event("a2", "a", hours_ago=1, loaded=1, user_id="ana")])
+    with pytest.raises(Died):
+        build_tables(built, AS_OF, told=die)
+    build_tables(built, AS_OF)
+    assert not was_full(built)
+    assert built.read("select distinct profile_id from core.sessions where visitor_id = 'a'") == [
+        {"profile_id": profile_of(built, "2:ana")}
+    ]
+
+
+def test_one_model_may_be_built_again_after_a_build(built: Warehouse) -> None:
+    built.insert("raw.events", [event("a2", "a", hours_ago=1, loaded=1)])
+    build_tables(built, AS_OF)
+    for name, model in load_models().items():
+        if model.schema == "core" and model.materialized != "view":
+            before = built.scalar(f"select count(*) from {name}")
+            assert (name, build_model(built, name, AS_OF)) == (name, before)
