@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,21 +24,36 @@ from tests.postgres import CannotStart, PostgresServer, running_server
 from tests.spark import CannotStart as SparkCannotStart
 from tests.spark import SparkServer, running_cluster
 
-# One cluster, and one process that has it: a cluster takes half a minute to start.
-SPARK = pytest.mark.xdist_group("spark")
+SPARK = pytest.mark.spark
 ENGINES = (pytest.param("duckdb"), pytest.param("postgres"), pytest.param("spark", marks=SPARK))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole files to each process, and to one process all that needs the cluster: it takes half a minute to start.
+
+    By name, because the groups of xdist 3.8 do not reach pytest 9.2 (2026-11).
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneCluster(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return "spark" if "spark" in nodeid else str(super()._split_scope(nodeid))
+
+    return OneCluster(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process has the cluster; the others get whole files. Tests on Spark may wait for it to start."""
+    """Tests on Spark may wait for it to start; those that are not marked `on_spark` are long ones."""
     for item in items:
-        group = item.get_closest_marker("xdist_group")
-        if group is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
-        elif group.args == ("spark",):
-            item.add_marker(pytest.mark.timeout(1800))
-            if item.get_closest_marker("on_spark") is None:
-                item.add_marker(pytest.mark.long)
+        if item.get_closest_marker("spark") is None:
+            continue
+        if "spark" not in item.nodeid:
+            raise pytest.UsageError(f"{item.nodeid} runs on Spark and its name does not say so")
+        item.add_marker(pytest.mark.timeout(1800))
+        if item.get_closest_marker("on_spark") is None:
+            item.add_marker(pytest.mark.long)
 
 
 def _register_profiles() -> None:

@@ -10,6 +10,7 @@ cluster that runs already instead; the tests replace its schemas raw, staging, c
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import re
 import shutil
@@ -104,11 +105,11 @@ def running_cluster() -> Iterator[SparkServer]:
 
 
 def _spark_home() -> Path:
-    try:
-        import pyspark
-    except ImportError as error:
-        raise CannotStart(f"pyspark is not installed here ({error})") from error
-    return Path(str(pyspark.__file__)).parent
+    # Not imported: Great Expectations would notice, and import all of it.
+    found = importlib.util.find_spec("pyspark")
+    if found is None or found.origin is None:
+        raise CannotStart("pyspark is not installed here")
+    return Path(found.origin).parent
 
 
 def _java() -> Path:

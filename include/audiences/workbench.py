@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -53,10 +54,15 @@ class Workbench:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # After an error the transaction is rolled back, and the tables with it, where there are transactions.
-        if error is None or not self.warehouse.has_transactions:
-            for table in self._made:
-                self._run(f"drop table if exists {table}")
+        if error is None:
+            self._drop_tables()
+        elif not self.warehouse.has_transactions:  # else the transaction is rolled back, and the tables with it
+            with suppress(sqlalchemy.exc.SQLAlchemyError):
+                self._drop_tables()
+
+    def _drop_tables(self) -> None:
+        for table in self._made:
+            self._run(f"drop table if exists {table}")
 
     def give(self, name: str, query: exp.Expr) -> None:
         """Let steps read `name` (`target.segment`), which stands for a query."""

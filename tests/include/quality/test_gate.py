@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from datetime import timedelta
 
 import pytest
@@ -47,6 +48,12 @@ def test_a_profile_twice_fails(world: World) -> None:
     world.match("ana")
 
     assert failures(world) == "2 rows share their profile_id"
+
+
+def test_pyspark_is_not_imported_for_a_check(world: World) -> None:
+    world.person("ana", email="ana@x.com")
+    check_segment(world.warehouse, "carts", AS_OF, "build-1")
+    assert not [name for name in sys.modules if name.split(".")[0] == "pyspark"]
 
 
 def test_a_row_without_profile_fails(world: World) -> None:

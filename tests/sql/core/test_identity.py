@@ -148,7 +148,7 @@ def test_identity_is_what_the_rules_say(empty_warehouse: Warehouse, seed: int) -
 
 @SPARK
 @pytest.mark.on_spark
-def test_identity_is_what_the_rules_say_in_all_towns_at_once(spark_server: SparkServer) -> None:
+def test_identity_on_spark_is_what_the_rules_say_in_all_towns_at_once(spark_server: SparkServer) -> None:
     warehouse = spark_server.empty(with_tables=False)
     towns = {seed: records(seed) for seed in range(12)}
     build_side_by_side(
