@@ -154,7 +154,7 @@ def _add_key(select: exp.Select, constant: set[str]) -> None:
     for window in select.find_all(exp.Window):
         if window.find_ancestor(exp.Select) is select:
             window.set("partition_by", [*(window.args.get("partition_by") or []), key.copy()])
-    if not any(isinstance(column, exp.Star) for column in select.expressions):
+    if not any(column.is_star for column in select.expressions):
         select.select(exp.alias_(key.copy(), KEY), copy=False)
 
 
