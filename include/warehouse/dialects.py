@@ -107,10 +107,11 @@ def to_sql(tree: exp.Expr, dialect: str, *, copy: bool = True) -> str:
         if str(call.this).lower() == "key_hash":
             text = _KEY_HASH.get(dialect, "HASH({0})").format(call.expressions[0].sql(dialect=house))
             call.replace(exp.Var(this=text))
-    if dialect in ("duckdb", "postgres"):
-        for cte in tree.find_all(exp.CTE):
-            if _only_renames(cte.this):
-                cte.set("materialized", False)
+    for cte in tree.find_all(exp.CTE):
+        if dialect not in ("duckdb", "postgres"):  # the others do not know the words
+            cte.set("materialized", None)
+        elif _only_renames(cte.this):
+            cte.set("materialized", False)
     text = tree.sql(dialect=house, copy=False)
     return text.replace(BLANKS_MARK, _blanks(dialect)) if BLANKS_MARK in text else text
 
