@@ -99,7 +99,7 @@ def build(
     names = [
         name
         for name in build_order(models)
-        if models[name].schema in ("staging", "core", "reports") and models[name].materialized != "view"
+        if models[name].schema in ("staging", "core", "reports") and models[name].materialized == "table"
     ]
     if model is not None:
         names = [model]

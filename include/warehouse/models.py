@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal
 
 from sqlglot import Dialect, exp
 
@@ -35,19 +35,15 @@ _MAY_READ = {
     "segments": {"core"},
 }
 _CORE_MAY_READ_OF_SYNC = {"sync.opt_outs"}
-_DIRECTIVE = re.compile(r"^\s*materialized:\s*(\w+)(?: by (\w+))?\s*$", re.MULTILINE)
+_DIRECTIVE = re.compile(r"^\s*materialized:\s*(\w+)\s*$", re.MULTILINE)
 _FILE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
-Materialized = Literal["table", "view", "incremental", "work"]
+Materialized = Literal["table", "view"]
 
 
 @dataclass(frozen=True)
 class Model:
-    """One SQL file. `description` is its header comment without the dashes.
-
-    `table` is rebuilt whole; `incremental` keeps its rows but those whose `key` was touched; `work` holds what the last
-    build worked on: everything after a full build, else the touched part; `view` holds nothing.
-    """
+    """One SQL file. `description` is its header comment without the dashes."""
 
     name: str
     path: Path
@@ -55,7 +51,6 @@ class Model:
     description: str
     depends_on: frozenset[str]
     materialized: Materialized = "table"
-    key: str | None = None
 
     @property
     def schema(self) -> str:
@@ -157,13 +152,8 @@ def _read(path: Path, folder: str) -> tuple[Model, list[tuple[str, int]]]:
     description = _header(sql)
     directive = _DIRECTIVE.search(description)
     materialized = directive[1] if directive else "table"
-    key = directive[2] if directive else None
-    if materialized not in get_args(Materialized):
-        raise ConfigurationError(
-            f"{where}: materialized is {', '.join(get_args(Materialized))}; '{materialized}' is none of them"
-        )
-    if (materialized == "incremental") is (key is None):
-        raise ConfigurationError(f"{where}: only an incremental model has a key: `-- materialized: incremental by key`")
+    if materialized not in ("table", "view"):
+        raise ConfigurationError(f"{where}: materialized is 'table' or 'view', not '{materialized}'")
     if folder == "sync" and materialized != "view":
         raise ConfigurationError(f"{where}: a file in sync/ is a view over the ledger; add `-- materialized: view`")
     # A segment is anybody's SQL and is read in full; our own files are read by their tokens, six times quicker, and a
@@ -175,8 +165,7 @@ def _read(path: Path, folder: str) -> tuple[Model, list[tuple[str, int]]]:
         sql=sql,
         description=_DIRECTIVE.sub("", description).strip(),
         depends_on=frozenset(name for name, _ in reads),
-        materialized=cast(Materialized, materialized),
-        key=key,
+        materialized="view" if materialized == "view" else "table",
     )
     return model, reads
 

@@ -23,7 +23,6 @@ from include.errors import ConfigurationError
 from include.identity.sql import SQL_FUNCTIONS
 from include.warehouse.dialects import to_sql
 from include.warehouse.house import STAGING_FUNCTIONS
-from include.warehouse.touched import TOUCHED_IN_FULL, TOUCHED_NOW
 
 FUNCTIONS = {**SQL_FUNCTIONS, **STAGING_FUNCTIONS}
 
@@ -40,21 +39,15 @@ def render(
     stages: Mapping[str, timedelta] | None = None,
     *,
     where: str = "the SQL",
-    incremental: bool = False,
 ) -> str:
-    """The statement in `dialect` with every placeholder filled; `where` names the file in errors.
-
-    With `incremental`, `touched_profile(x)` and its kind ask for the keys of this build; without, they are true.
-    """
+    """The statement in `dialect` with every placeholder filled; `where` names the file in errors."""
     tree = parse(sql, where)
     used = {name: params[name] for name in _placeholders(sql, where) if name in params}
-    key = (sql, where, dialect, repr(used), repr(stages), str(incremental))
+    key = (sql, where, dialect, repr(used), repr(stages))
     if key not in _rendered:
         if len(_rendered) >= _REMEMBERED:
             _rendered.clear()
-        _rendered[key] = to_sql(
-            render_tree(tree, params, stages, where=where, incremental=incremental), dialect, copy=False
-        )
+        _rendered[key] = to_sql(render_tree(tree, params, stages, where=where), dialect, copy=False)
     return _rendered[key]
 
 
@@ -71,19 +64,17 @@ def render_tree(
     stages: Mapping[str, timedelta] | None = None,
     *,
     where: str = "the SQL",
-    incremental: bool = False,
 ) -> exp.Expr:
     """A filled copy of a parsed statement."""
     filled = tree.copy()
-    functions = {**FUNCTIONS, **(TOUCHED_NOW if incremental else TOUCHED_IN_FULL)}
     for call in reversed(list(filled.find_all(exp.Anonymous))):  # the inner ones first
         name = str(call.this).lower()
-        if name != "stage_of" and name not in functions:
+        if name != "stage_of" and name not in FUNCTIONS:
             continue
         if len(call.expressions) != 1:
             raise ConfigurationError(f"{where}: {name}() takes one argument, here it has {len(call.expressions)}")
         argument = call.expressions[0]
-        call.replace(_stage_case(argument, stages or {}) if name == "stage_of" else functions[name](argument))
+        call.replace(_stage_case(argument, stages or {}) if name == "stage_of" else FUNCTIONS[name](argument))
     for node in list(filled.find_all(exp.Placeholder)):
         name = str(node.this)
         if name not in params:
