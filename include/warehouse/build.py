@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -57,31 +57,6 @@ def build_model(warehouse: Warehouse, name: str, as_of: datetime) -> int:
     with warehouse.session() as session:
         rows = run_model(warehouse, session, model, {**setting_params(), "as_of": as_of})
     log.info("built %s: %s rows in %.2f s", name, rows, time.monotonic() - began)
-    return rows
-
-
-def build_tables(
-    warehouse: Warehouse,
-    as_of: datetime,
-    *,
-    full_refresh: bool = False,
-    told: Callable[[str, int, float], None] | None = None,
-) -> dict[str, int]:
-    """Build staging, core and the tables of reports in order, then the views; rows by table.
-
-    `told` hears of every table that is ready: its name, rows and seconds. Segments are built per audience.
-    """
-    models = load_models()
-    warehouse.ensure_tables()
-    rows = {}
-    for name in build_order(models):
-        if models[name].schema not in ("staging", "core", "reports") or models[name].materialized == "view":
-            continue
-        began = time.monotonic()
-        rows[name] = build_model(warehouse, name, as_of)
-        if told is not None:
-            told(name, rows[name], time.monotonic() - began)
-    ensure_views(warehouse)
     return rows
 
 
