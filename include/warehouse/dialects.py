@@ -16,7 +16,7 @@ from sqlglot.dialects.spark import Spark
 from sqlglot.generators.postgres import PostgresGenerator
 from sqlglot.generators.spark import SparkGenerator
 
-from include.warehouse.house import BLANKS, BLANKS_MARK
+from include.warehouse.house import BLANK_NUMBERS, BLANKS, BLANKS_MARK
 
 
 class HousePostgresGenerator(PostgresGenerator):
@@ -118,6 +118,8 @@ def to_sql(tree: exp.Expr, dialect: str, *, copy: bool = True) -> str:
 
 @lru_cache
 def _blanks(dialect: str) -> str:
+    if dialect in ("spark", "databricks"):  # chr() knows 256 characters there
+        return "'" + "".join(f"\\u{number:04x}" for number in BLANK_NUMBERS) + "'"
     return parse_one(BLANKS, dialect="duckdb").sql(dialect=_HOUSE.get(dialect, dialect))
 
 

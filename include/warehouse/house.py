@@ -13,8 +13,8 @@ from sqlglot import exp
 
 # Unicode's white space, and what is as wide as nothing: zero width space, word joiner, byte order mark. By number,
 # because DuckDB reads a wide blank in a statement as a plain one.
-_BLANKS = (*range(9, 14), 32, 133, 160, 5760, *range(8192, 8204), 8232, 8233, 8239, 8287, 8288, 12288, 65279)
-BLANKS = " || ".join(f"chr({blank})" for blank in _BLANKS)
+BLANK_NUMBERS = (*range(9, 14), 32, 133, 160, 5760, *range(8192, 8204), 8232, 8233, 8239, 8287, 8288, 12288, 65279)
+BLANKS = " || ".join(f"chr({blank})" for blank in BLANK_NUMBERS)
 # Stands for them in a syntax tree, which would be ten times as large otherwise; `to_sql` writes them out.
 BLANKS_MARK = "REKINDLE_BLANKS"
 # Blanks are spelt out: what \s means beyond ASCII differs from engine to engine.

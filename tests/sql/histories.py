@@ -45,10 +45,14 @@ class Delivery:
 
 @dataclass(frozen=True)
 class History:
-    """Deliveries, and for every load: when it began, the time of the build after it, and where that build is killed."""
+    """Deliveries, and for every load: when it began, the time of the build after it, and where that build is killed.
+
+    `behind` says by how many minutes a source's loads began earlier than they were seen; without it, none.
+    """
 
     deliveries: list[Delivery]
     began: list[datetime]
+    behind: dict[str, int]
     clocks: list[datetime]
     kills: list[float | None]
     shuffle: int
@@ -286,6 +290,7 @@ HAPPENINGS: tuple[Callable[[Chance], list[tuple[str, Row]]], ...] = (
     _event, _event, _event, _event, _event, _event, _contact, _contact, _contact, _order, _order, _cart,
     _consent, _consent, _subscription, _touch, _erasure, _suppression, _opt_out, _burst, _kiosk, _reject,
 )  # fmt: skip
+SOURCES = ("web", "app", "crm", "shop", "mailchimp", "files")
 _VERSIONS = ("updated_at", "changed_at", "read_at")
 
 
@@ -353,8 +358,8 @@ def histories(
 ) -> History:
     """A history of one to ten towns that know nothing of each other, in up to five loads.
 
-    `is_moving`: the clock goes on between the builds. `is_killed`: builds may be killed. `is_overtaken`: loads end in
-    another order than they began, or began in the same second, as two sources may.
+    `is_moving`: the clock goes on between the builds. `is_killed`: builds may be killed. `is_overtaken`: a load of
+    one source is seen after loads of others that began later, or in the same second; those of one source never overlap.
     """
     loads = draw(st.sampled_from((2, 1, 2, 3, 2, 3, 2, 4, 5)))
     towns = draw(st.integers(1, 10))
@@ -370,11 +375,11 @@ def histories(
             if chance.rarely(5) and not _counts_each_time(rows):
                 places += [draw(_below(loads)) for _ in range(chance.one_of(1, 2))]
             deliveries.append(Delivery(rows, tuple(places)))
-    minutes = [draw(_below(loads)) if is_overtaken else number for number in range(loads)]
     earlier = [draw(st.sampled_from(EARLIER)) if is_moving else timedelta(0) for _ in range(loads - 1)]
     return History(
         deliveries,
-        began=[AS_OF + timedelta(minutes=minute) for minute in minutes],
+        began=[AS_OF + timedelta(minutes=number) for number in range(loads)],
+        behind={source: draw(_below(4)) for source in SOURCES} if is_overtaken else {},
         clocks=[*sorted(AS_OF - before for before in earlier), AS_OF],
         kills=[draw(st.none() | st.floats(0, 1, width=16)) if is_killed else None for _ in range(loads)],
         shuffle=draw(st.integers(0, 999)),

@@ -6,7 +6,7 @@ load, one full build. Every table of staging and core and the shipped segments m
 
 Three more properties lean on the same machinery: the clock moves on between the builds (what was in the future comes
 to be, carts expire, plans end); builds are killed at any statement and followed by the next load; and loads end in
-another order than they began, or begin in the same second, as those of two sources do.
+another order than they begin, or begin in the same second, as those of two sources do.
 
 Left out of the comparison are only what says when a row was loaded (`loaded_at`), tables that hold what the last build
 worked on, and islands, which never fall apart between full builds.
@@ -22,9 +22,9 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +88,12 @@ class Teller:
         if self._statements > self._last_statement:
             raise Killed
 
-    def load(self, deliveries: list[Delivery], loaded_at: datetime) -> None:
+    def load(self, deliveries: list[Delivery], loaded_at: datetime, behind: Mapping[str, int]) -> None:
         rows: dict[str, list[Row]] = {}
         for delivery in deliveries:
             for table, row in delivery.rows:
-                stamp = {} if table == "sync.opt_outs" else {"loaded_at": loaded_at}
+                began = loaded_at - timedelta(minutes=behind.get(str(row.get("source")), 0))
+                stamp = {} if table == "sync.opt_outs" else {"loaded_at": began}
                 rows.setdefault(table, []).append({**row, **stamp})
         with self.warehouse.session() as session:
             for table, listed in rows.items():
@@ -137,7 +138,7 @@ def in_pieces(history: History, teller: Teller) -> int:
     for number, as_of in enumerate(history.clocks):
         brought = [delivery for delivery in history.deliveries for load in delivery.loads if load == number]
         order.shuffle(brought)
-        teller.load(brought, history.began[number])
+        teller.load(brought, history.began[number], history.behind)
         finished = teller.build(as_of, history.kills[number])
         killed += not finished
     if not finished:
@@ -147,7 +148,7 @@ def in_pieces(history: History, teller: Teller) -> int:
 
 def as_a_whole(history: History, teller: Teller) -> None:
     """Every delivery once, one load, one build."""
-    teller.load(history.deliveries, AS_OF)
+    teller.load(history.deliveries, AS_OF, {})
     teller.build(history.clocks[-1], full_refresh=True)
 
 
