@@ -91,6 +91,7 @@ class Warehouse:
         if self.dialect == "spark":
             parsed, self._staging_dir = spark.without_options(parsed)
             options["connect_args"] = spark.connect_arguments()
+            options["poolclass"] = NullPool  # a session of Spark remembers files, and would not see what others wrote
             self._engine_errors = spark.errors()
         if self.dialect == "postgres":
             # One driver, however the URL is written; prepared plans would outlive the tables that builds replace.
@@ -101,7 +102,7 @@ class Warehouse:
         if self.dialect == "postgres":
             postgres.prepare(self._engine)
         if self.dialect == "spark":
-            spark.prepare(self._engine)
+            spark.prepare()
         if backend == "duckdb" and self._file is None:
             self._anchor = self._engine.raw_connection()
 

@@ -90,28 +90,13 @@ def errors() -> tuple[type[Exception], ...]:
     return (sqlalchemy.exc.DBAPIError, TException)
 
 
-def prepare(engine: sqlalchemy.Engine) -> None:
-    """Ask a pooled connection whether it still works in a way that starts no job, and keep the driver quiet."""
-    from pyhive import exc, hive
-    from TCLIService import ttypes
-    from thrift.Thrift import TException
+def prepare() -> None:
+    """Keep the driver quiet, and have it give dates as dates."""
+    from pyhive import hive
 
     # It writes every statement to the log, and with it the values.
     logging.getLogger("pyhive.hive").setLevel(logging.WARNING)
     hive.TYPES_CONVERTER.setdefault("DATE_TYPE", date.fromisoformat)
-
-    @sqlalchemy.event.listens_for(engine, "checkout")
-    def ask(connection: Any, record: Any, _proxy: Any) -> None:
-        if not record.info.get("asked_before"):
-            record.info["asked_before"] = True
-            return
-        request = ttypes.TGetInfoReq(connection.sessionHandle, ttypes.TGetInfoType.CLI_SERVER_NAME)
-        try:
-            answer = connection.client.GetInfo(request)
-        except (TException, OSError, exc.Error) as error:
-            raise sqlalchemy.exc.DisconnectionError from error
-        if answer.status.statusCode != ttypes.TStatusCode.SUCCESS_STATUS:
-            raise sqlalchemy.exc.DisconnectionError
 
 
 # what went wrong

@@ -51,15 +51,13 @@ def sql_hashes(request: pytest.FixtureRequest) -> Iterator[Hashes]:
         warehouse = request.getfixturevalue("spark_server").empty(with_tables=False)
     else:
         warehouse = Warehouse(server.url_of(name) if server else "duckdb://")
-    warehouse.execute("create schema core")
 
     def hashes(function: str, values: list[str]) -> list[str | None]:
-        warehouse.execute("drop table if exists core.given")
-        warehouse.execute("create table core.given (position bigint, value text)")
-        warehouse.insert("core.given", [{"position": i, "value": value} for i, value in enumerate(values)])
+        listed = ", ".join(f"({i}, cast(:v{i} as text))" for i in range(len(values)))
         rows = warehouse.read(
             f"select {SQL_FUNCTIONS[function](exp.column('value')).sql('duckdb')} as h "
-            "from core.given order by position"
+            f"from (values {listed}) as given(position, value) order by position",
+            **{f"v{i}": value for i, value in enumerate(values)},
         )
         return [row["h"] for row in rows]
 

@@ -42,7 +42,6 @@ def test_an_empty_segment_passes_while_it_never_held_anybody(world: World) -> No
     assert check_segment(world.warehouse, "carts", AS_OF, "build-1") == 0
 
 
-@pytest.mark.on_spark
 def test_a_profile_twice_fails(world: World) -> None:
     world.person("ana", email="ana@x.com")
     world.match("ana")

@@ -82,7 +82,6 @@ def test_a_new_address_is_in_before_the_old_one_is_out(world: World) -> None:
     assert world.plan().rows == 0
 
 
-@pytest.mark.on_spark
 def test_two_profiles_that_merge_stay_the_member_they_were(world: World) -> None:
     world.person("visitor", email="ana@x.com")
     world.sync()

@@ -31,7 +31,6 @@ def picked(row: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: row[name] for name in names}
 
 
-@pytest.mark.on_spark
 def test_results_account_for_everyone_who_matched(reported: World) -> None:
     reported.person("ana", email="ana@x.com")
     reported.person("bob", email="bob@x.com", consent=None)

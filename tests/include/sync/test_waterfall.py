@@ -211,7 +211,6 @@ def test_the_cap_counts_what_was_sent_within_its_time(world: World, ages: list[t
     assert world.plan().members == members
 
 
-@pytest.mark.on_spark
 def test_the_cap_gates_entry_and_keeps_who_is_a_member(world: World) -> None:
     world.policy("frequency_cap: {touches: 1, per: 7d}")
     world.person("ana", email="ana@x.com")

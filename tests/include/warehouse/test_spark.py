@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy
@@ -185,6 +184,18 @@ def test_a_build_that_fails_takes_its_pieces_with_it(warehouse: Warehouse, write
 # writing
 
 
+def test_everyone_sees_at_once_what_another_wrote(spark_server: SparkServer, warehouse: Warehouse) -> None:
+    other = Warehouse(spark_server.url)
+    count = "select count(*) from core.shared"
+    warehouse.execute("create table core.shared as select 1 as n")
+    assert warehouse.scalar(count) == other.scalar(count) == 1
+    other.execute("insert into core.shared select 2 as n")
+    assert warehouse.scalar(count) == other.scalar(count) == 2
+    warehouse.execute("drop table core.shared")
+    warehouse.execute("create table core.shared as select n from (values (1), (2), (3)) as t(n)")
+    assert warehouse.scalar(count) == other.scalar(count) == 3
+
+
 def test_two_who_append_at_once_lose_nothing(spark_server: SparkServer, warehouse: Warehouse) -> None:
     def append(who: int) -> None:
         own = Warehouse(spark_server.url)
@@ -273,16 +284,6 @@ def test_statements_are_not_written_to_the_log(warehouse: Warehouse, caplog: pyt
 def test_a_server_that_is_away_is_a_passing_error() -> None:
     with pytest.raises(TransientError, match="does not answer"):
         Warehouse("hive://127.0.0.1:1/default").scalar("select 1")
-
-
-def test_a_connection_that_broke_is_made_anew(spark_server: SparkServer) -> None:
-    own = Warehouse(spark_server.url)
-    assert own.scalar("select 1") == 1
-    with own._engine.connect() as connection:
-        driver: Any = connection.connection.driver_connection
-        broken = driver._transport
-    broken.close()
-    assert own.scalar("select 2") == 2
 
 
 def test_a_connection_of_airflow_names_the_cluster(monkeypatch: pytest.MonkeyPatch, spark_server: SparkServer) -> None:
