@@ -60,7 +60,14 @@ _SESSION = {
     "mapreduce.fileoutputcommitter.algorithm.version": "2",
     "mapreduce.fileoutputcommitter.cleanup.skipped": "true",
 }
-_TYPES = {"text": "string", "bigint": "bigint", "double": "double", "boolean": "boolean", "timestamp": "timestamp_ntz"}
+_TYPES = {
+    "text": "string",
+    "bigint": "bigint",
+    "double": "double",
+    "boolean": "boolean",
+    "timestamp": "timestamp_ntz",
+    "date": "date",
+}
 _WORDS = {"string": "text", "long": "bigint", "timestamp_ntz": "timestamp", "int": "integer", "short": "smallint"}
 _COLUMN = re.compile(r"^ \|-- (.+?): (\S+) \(", re.MULTILINE)
 _CONDITION = re.compile(r"\[([A-Z][A-Z0-9_.]+)\]\s*(.*)", re.DOTALL)
