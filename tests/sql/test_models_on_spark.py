@@ -23,6 +23,8 @@ from tests.sql.conftest import Template, case_paths, load_case, make_template, p
 
 pytestmark = [SPARK, pytest.mark.on_spark]
 AS_OF = datetime(2026, 3, 10, 12)
+# Every engine hashes in its own way; only the engine itself ever compares these.
+LEFT_OUT = {"event_hash"}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,13 @@ def rows(warehouse: Warehouse, name: str) -> list[str]:
     """The rows as texts, numbers to nine digits: the order in which an engine adds is its own."""
     found = warehouse.read(f"select * from {name}")
     return sorted(
-        repr({key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()})
+        repr(
+            {
+                key: f"{value:.9g}" if isinstance(value, float) else value
+                for key, value in row.items()
+                if key not in LEFT_OUT
+            }
+        )
         for row in found
     )
 

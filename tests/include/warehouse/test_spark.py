@@ -166,6 +166,7 @@ def test_a_recursion_ends_with_the_rows_it_has_on_duckdb(
     edges = ", ".join(f"({chance.randrange(12)}, {chance.randrange(12)})" for _ in range(9))
     write("core.walk", WALK.format(edges=edges))
     duck = Warehouse("duckdb://")
+    duck.ensure_tables()
     assert build_model(warehouse, "core.walk", AS_OF) == build_model(duck, "core.walk", AS_OF)
     query = "select kind, value from core.walk order by kind, value"
     assert warehouse.read(query) == duck.read(query)
