@@ -5,7 +5,32 @@
 -- Rules: without visitor_id an event is not stored for targeting, even with a login (6); a clock before the year 2000
 -- is broken (staging.rejected_rows says so), a clock ahead of ours waits until its time has come (core, 11).
 -- event_hash finds a key among many quickly; only keys that came more than once are ranked.
-with trimmed as (
+with repeated as (
+    select key_hash(tidy(event_key)) as event_hash
+    from raw.events
+    where tidy(event_key) is not null
+    group by key_hash(tidy(event_key))
+    having count(*) > 1
+),
+
+told as (
+    select
+        events.*,
+        false as is_repeated
+    from raw.events as events
+    left join repeated
+        on key_hash(tidy(events.event_key)) = repeated.event_hash
+    where repeated.event_hash is null
+    union all
+    select
+        events.*,
+        true as is_repeated
+    from raw.events as events
+    inner join repeated
+        on key_hash(tidy(events.event_key)) = repeated.event_hash
+),
+
+trimmed as (
     select
         tidy(source) as source,
         tidy(event_key) as event_key,
@@ -32,8 +57,9 @@ with trimmed as (
         value,
         is_engaged,
         occurred_at,
-        loaded_at
-    from raw.events
+        loaded_at,
+        is_repeated
+    from told
 ),
 
 named as (
@@ -64,6 +90,7 @@ named as (
         is_engaged,
         occurred_at,
         loaded_at,
+        is_repeated,
         key_hash(event_key) as event_hash
     from trimmed
     where
@@ -73,99 +100,89 @@ named as (
         and occurred_at >= timestamp '2000-01-01 00:00:00'
 ),
 
-repeated as (
-    select event_hash
-    from named
-    group by event_hash
-    having count(*) > 1
-),
-
 newest as (
     select
-        named.source,
-        named.event_key,
-        named.event_name,
-        named.visitor_id,
-        named.user_id,
-        named.email,
-        named.session_id,
-        named.page_location,
-        named.page_referrer,
-        named.page_title,
-        named.transaction_id,
-        named.currency,
-        named.browser,
-        named.device_category,
-        named.country,
-        named.traffic_type,
-        named.ads_storage,
-        named.analytics_storage,
-        named.platform,
-        named.source_file,
-        named.session_number,
-        named.engagement_ms,
-        named.value,
-        named.is_engaged,
-        named.occurred_at,
-        named.loaded_at,
-        named.event_hash
+        source,
+        event_key,
+        event_name,
+        visitor_id,
+        user_id,
+        email,
+        session_id,
+        page_location,
+        page_referrer,
+        page_title,
+        transaction_id,
+        currency,
+        browser,
+        device_category,
+        country,
+        traffic_type,
+        ads_storage,
+        analytics_storage,
+        platform,
+        source_file,
+        session_number,
+        engagement_ms,
+        value,
+        is_engaged,
+        occurred_at,
+        loaded_at,
+        event_hash
     from named
-    inner join repeated
-        on named.event_hash = repeated.event_hash
+    where is_repeated
     qualify
         row_number() over (
-            partition by named.event_key
+            partition by event_key
             order by
-                named.loaded_at desc nulls last,
-                named.occurred_at desc,
-                named.source asc nulls last,
-                named.source_file desc nulls last,
-                named.event_name asc,
-                named.visitor_id asc,
-                named.user_id asc nulls last,
-                named.email asc nulls last,
-                named.session_id asc nulls last,
-                named.transaction_id asc nulls last,
-                named.engagement_ms desc nulls last,
-                named.value desc nulls last,
-                named.ads_storage asc nulls last,
-                named.traffic_type asc nulls last,
-                named.page_location asc nulls last
+                loaded_at desc nulls last,
+                occurred_at desc,
+                source asc nulls last,
+                source_file desc nulls last,
+                event_name asc,
+                visitor_id asc,
+                user_id asc nulls last,
+                email asc nulls last,
+                session_id asc nulls last,
+                transaction_id asc nulls last,
+                engagement_ms desc nulls last,
+                value desc nulls last,
+                ads_storage asc nulls last,
+                traffic_type asc nulls last,
+                page_location asc nulls last
         ) = 1
 )
 
 select
-    named.source,
-    named.event_key,
-    named.event_name,
-    named.visitor_id,
-    named.user_id,
-    named.email,
-    named.session_id,
-    named.page_location,
-    named.page_referrer,
-    named.page_title,
-    named.transaction_id,
-    named.currency,
-    named.browser,
-    named.device_category,
-    named.country,
-    named.traffic_type,
-    named.ads_storage,
-    named.analytics_storage,
-    named.platform,
-    named.source_file,
-    named.session_number,
-    named.engagement_ms,
-    named.value,
-    named.is_engaged,
-    named.occurred_at,
-    named.loaded_at,
-    named.event_hash
+    source,
+    event_key,
+    event_name,
+    visitor_id,
+    user_id,
+    email,
+    session_id,
+    page_location,
+    page_referrer,
+    page_title,
+    transaction_id,
+    currency,
+    browser,
+    device_category,
+    country,
+    traffic_type,
+    ads_storage,
+    analytics_storage,
+    platform,
+    source_file,
+    session_number,
+    engagement_ms,
+    value,
+    is_engaged,
+    occurred_at,
+    loaded_at,
+    event_hash
 from named
-left join repeated
-    on named.event_hash = repeated.event_hash
-where repeated.event_hash is null
+where not is_repeated
 union all
 select
     source,
