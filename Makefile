@@ -14,7 +14,7 @@ ENGINES ?= duckdb
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint format lock audiences sql bench-parse bench-segments clean
+.PHONY: help demo test soak test-long java lint format lock audiences sql bench-parse bench-segments clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -34,11 +34,16 @@ demo: $(STAMP) ## the whole line in a real Airflow (PEOPLE=20000, DATA=dir of re
 	@$(BIN)/python -m include.sandbox demo --people $(PEOPLE) $(if $(DATA),--data "$(DATA)") $(if $(filter 0,$(WAIT)),--no-wait)
 
 test: $(STAMP) lint ## everything: lint, types, SQL cases, units, DAGs, and one run of the whole line
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not line"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not line and not long"
 	$(BIN)/python -m pytest -m line
 
 soak: $(STAMP) ## random histories in random loads for an hour or more (EXAMPLES=2000)
 	HYPOTHESIS_PROFILE=soak REKINDLE_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -s -m "not line" tests/sql/test_loads.py
+test-long: $(STAMP) ## what `make test` leaves out: every test of the warehouse on Spark
+	$(BIN)/python -m pytest -m long
+
+java: ## where the Java is that the tests on Spark need; installs one as root with apt-get where there is none
+	@.ci/java
 
 lint: $(STAMP) ## ruff, mypy, sqlfluff
 	$(BIN)/ruff format --check .

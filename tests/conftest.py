@@ -1,7 +1,8 @@
 """What every test gets: settings read afresh, and where it asks, a warehouse on each engine.
 
-A test that takes `new_warehouse` (or `empty_warehouse`) runs twice: on DuckDB in memory and on a real PostgreSQL.
-Where no PostgreSQL can be started, the second run is skipped and says why.
+A test that takes `new_warehouse` (or `empty_warehouse`) runs on DuckDB in memory, on a real PostgreSQL and on a real
+Spark cluster. Where a server cannot be started, its runs are skipped and say why. On Spark a statement takes tenths of
+a second: `make test` runs those tests there that are marked `on_spark`, and `make test-long` the others, marked `long`.
 
 Hypothesis has two profiles, chosen by HYPOTHESIS_PROFILE: `ci` tries the same examples every time, `soak` ten times as
 many and new ones. REKINDLE_EXAMPLES sets their number. A failure prints what reproduces it.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,8 +21,39 @@ from hypothesis import HealthCheck, settings
 from include.settings import get_settings
 from include.warehouse.engine import Warehouse
 from tests.postgres import CannotStart, PostgresServer, running_server
+from tests.spark import CannotStart as SparkCannotStart
+from tests.spark import SparkServer, running_cluster
 
-ENGINES = ("duckdb", "postgres")
+SPARK = pytest.mark.spark
+ENGINES = (pytest.param("duckdb"), pytest.param("postgres"), pytest.param("spark", marks=SPARK))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole files to each process, and to one process all that needs the cluster: it takes half a minute to start.
+
+    By name, because the groups of xdist 3.8 do not reach pytest 9.2 (2026-11).
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneCluster(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return "spark" if "spark" in nodeid else str(super()._split_scope(nodeid))
+
+    return OneCluster(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on Spark may wait for it to start; those that are not marked `on_spark` are long ones."""
+    for item in items:
+        if item.get_closest_marker("spark") is None:
+            continue
+        if "spark" not in item.nodeid:
+            raise pytest.UsageError(f"{item.nodeid} runs on Spark and its name does not say so")
+        item.add_marker(pytest.mark.timeout(1800))
+        if item.get_closest_marker("on_spark") is None:
+            item.add_marker(pytest.mark.long)
 
 
 def _register_profiles() -> None:
@@ -63,6 +96,16 @@ def postgres_tables(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.drop(name)
 
 
+@pytest.fixture(scope="session")
+def spark_server() -> Iterator[SparkServer]:
+    with ExitStack() as until_the_end:
+        try:
+            server = until_the_end.enter_context(running_cluster())
+        except SparkCannotStart as error:
+            pytest.skip(str(error))
+        yield server
+
+
 @pytest.fixture(params=ENGINES)
 def new_warehouse(request: pytest.FixtureRequest) -> Iterator[Callable[[], Warehouse]]:
     """Makes warehouses whose tables are there and empty, on one engine; they are gone after the test."""
@@ -72,6 +115,11 @@ def new_warehouse(request: pytest.FixtureRequest) -> Iterator[Callable[[], Wareh
             if request.param == "duckdb":
                 warehouse = Warehouse("duckdb://")
                 warehouse.ensure_tables()
+                return warehouse
+            if request.param == "spark":
+                cluster: SparkServer = request.getfixturevalue("spark_server")
+                warehouse = cluster.empty()
+                afterwards.callback(warehouse.close)
                 return warehouse
             server: PostgresServer = request.getfixturevalue("postgres_server")
             name = server.create(request.getfixturevalue("postgres_tables"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -53,9 +54,15 @@ class Workbench:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:  # after an error the transaction is rolled back, and the tables with it
-            for table in self._made:
-                self._run(f"drop table if exists {table}")
+        if error is None:
+            self._drop_tables()
+        elif not self.warehouse.has_transactions:  # else the transaction is rolled back, and the tables with it
+            with suppress(sqlalchemy.exc.SQLAlchemyError):
+                self._drop_tables()
+
+    def _drop_tables(self) -> None:
+        for table in self._made:
+            self._run(f"drop table if exists {table}")
 
     def give(self, name: str, query: exp.Expr) -> None:
         """Let steps read `name` (`target.segment`), which stands for a query."""
@@ -65,9 +72,10 @@ class Workbench:
         """Run a step (its file, or a query made of such) and let later ones read it as `target.<step>`."""
         table = f"sync.work_{self._name}_{step}"
         filled = query if query is not None else self.query(step)
-        self._run(f"create table {table} as {to_sql(filled, self.warehouse.dialect)}")
-        self.warehouse.analyze(table, connection=self.session)
         self._made.append(table)
+        with self.warehouse.finished(self.session, filled, table) as text:
+            self._run(f"create table {table} as {text}")
+        self.warehouse.analyze(table, connection=self.session)
         self.give(f"target.{step}", exp.select("*").from_(exp.to_table(table)))
         log.debug("step %s done", step)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,7 +36,8 @@ class Check:
 def failed_checks(connection: sqlalchemy.Connection, query: str, checks: Sequence[Check]) -> list[str]:
     """The sentences of the checks that fail on the rows of a query, in order. `query` is in the engine's dialect."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read at import; nothing about a run goes to anyone
-    import great_expectations as gx
+    with _without_pyspark():
+        import great_expectations as gx
 
     with _quiet():
         context = gx.get_context(mode="ephemeral")
@@ -91,6 +93,20 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+@contextmanager
+def _without_pyspark() -> Iterator[None]:
+    """Keep GX from importing all of pyspark where that is installed: it takes seconds, and without a main file pyspark
+    ends the process (seen with 4.3)."""
+    if "pyspark" in sys.modules:
+        yield
+        return
+    sys.modules["pyspark"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["pyspark"]
 
 
 @lru_cache

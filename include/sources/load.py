@@ -73,6 +73,8 @@ def _run_locked(source: Source, warehouse: Warehouse, folder: Path) -> dict[str,
 
     run = source.run
     warehouse.ensure_tables()
+    if waited := warehouse.take_in(run.name):
+        run.say("took in %s rows that a run before had left", waited)
     pipeline = _fresh_pipeline(run.name, warehouse, folder)
     try:
         with warehouse.exclusive():
@@ -86,6 +88,7 @@ def _run_locked(source: Source, warehouse: Warehouse, folder: Path) -> dict[str,
             run.say("loading %s rows", sum(counts.values()))
             with warehouse.exclusive():
                 pipeline.load(raise_on_failed_jobs=True)
+            warehouse.take_in(run.name)
             warehouse.analyze(*(f"raw.{table}" for table in run.rows))
     except PipelineStepFailed as error:
         log.debug("source %s failed", run.name, exc_info=True)
@@ -103,7 +106,7 @@ def _fresh_pipeline(name: str, warehouse: Warehouse, folder: Path) -> Any:
 
     def make() -> Any:
         return dlt.pipeline(
-            name, destination=warehouse.dlt_destination(), dataset_name="raw", pipelines_dir=str(folder)
+            name, destination=warehouse.dlt_destination(name), dataset_name="raw", pipelines_dir=str(folder)
         )
 
     make().drop()

@@ -79,6 +79,26 @@ def record_batch(
     waiting = Counter(result.request_id for result in results if result.status == "pending" and result.request_id)
     with warehouse.session() as connection:
         first = _last_sequence(warehouse, connection) + 1
+        # The request first: where there are no transactions, rows that wait for one nobody knows would wait forever.
+        warehouse.insert(
+            "sync.requests",
+            (
+                {
+                    "request_id": request_id,
+                    "audience": target.audience,
+                    "destination": target.destination,
+                    "plan_id": target.plan_id,
+                    "action": "remove" if rows[0]["action"] == "remove" else "add",
+                    "status": "pending",
+                    "row_count": count,
+                    "accepted_count": 0,
+                    "rejected_count": 0,
+                    "recorded_at": now,
+                }
+                for request_id, count in waiting.items()
+            ),
+            connection=connection,
+        )
         warehouse.insert(
             "sync.ledger",
             (
@@ -99,25 +119,6 @@ def record_batch(
                     "acknowledged_at": now,
                 }
                 for index, (row, result) in enumerate(zip(rows, results, strict=True))
-            ),
-            connection=connection,
-        )
-        warehouse.insert(
-            "sync.requests",
-            (
-                {
-                    "request_id": request_id,
-                    "audience": target.audience,
-                    "destination": target.destination,
-                    "plan_id": target.plan_id,
-                    "action": "remove" if rows[0]["action"] == "remove" else "add",
-                    "status": "pending",
-                    "row_count": count,
-                    "accepted_count": 0,
-                    "rejected_count": 0,
-                    "recorded_at": now,
-                }
-                for request_id, count in waiting.items()
             ),
             connection=connection,
         )

@@ -4,6 +4,7 @@ python -m include.warehouse query "select count(*) from core.profiles"
 python -m include.warehouse query report.sql --limit 20
 python -m include.warehouse build --as-of 2026-11-24T10:00
 python -m include.warehouse build core.carts
+python -m include.warehouse load raw.contacts /data/contacts
 python -m include.warehouse models
 python -m include.warehouse create-database --admin-url postgresql://postgres:...@server/postgres
 """
@@ -75,7 +76,7 @@ def query(
 
 def _first_rows(warehouse: Warehouse, sql: str, count: int, params: dict[str, Any]) -> list[dict[str, Any]]:
     with warehouse.session() as session:
-        result = session.execute(*warehouse._statement(sql, params))
+        result = warehouse._result(session, sql, params)
         return [dict(row) for row in result.mappings().fetchmany(count)] if result.returns_rows else []
 
 
@@ -112,6 +113,22 @@ def build(
 
         built = build_tables(warehouse, moment, full_refresh=full_refresh, told=told)
     err.print(f"{len(built)} models, {sum(built.values()):,} rows, as of {moment:%Y-%m-%d %H:%M} UTC")
+
+
+@app.command()
+def load(
+    table: Annotated[str, typer.Argument(help="for example raw.contacts")],
+    place: Annotated[str, typer.Argument(help="a Parquet file or a directory of such, as the warehouse sees it")],
+    url: Url = None,
+) -> None:
+    """Append Parquet files to a table of raw, by the names of their columns and in the types of the table."""
+    warehouse = _warehouse(url)
+    warehouse.ensure_tables()
+    if not table.startswith("raw."):
+        raise typer.BadParameter("rows are loaded into raw; the rest is built from it")
+    rows = warehouse.append_parquet(table, place)
+    warehouse.analyze(table)
+    err.print(f"{rows:,} rows into {table}")
 
 
 @app.command()

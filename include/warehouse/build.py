@@ -18,12 +18,12 @@ import sqlalchemy
 
 from include.errors import ConfigurationError, QualityGateFailed
 from include.settings import Settings, get_settings
-from include.warehouse import postgres
+from include.warehouse import postgres, spark
 from include.warehouse.builds import Build, begin_build, current_build, finish_build
 from include.warehouse.engine import Warehouse
 from include.warehouse.incremental import Update, leave_trail
 from include.warehouse.models import Model, build_order, load_models
-from include.warehouse.render import render
+from include.warehouse.render import parse, render, render_tree
 
 log = logging.getLogger(__name__)
 
@@ -142,13 +142,17 @@ def run_model(
     target = into or model.name
     incremental = build is not None and not build.is_full and model.schema in ("staging", "core")
     query = render(model.sql, warehouse.dialect, params, stages, where=model.where, incremental=incremental)
-    with _naming(model):
+    with _naming(warehouse, model):
         if model.materialized == "view":
             _replace_view(warehouse, session, target, query)
             return 0
 
         def rebuild() -> int:
-            return _replace_table(warehouse, session, target, query, model)
+            if warehouse.dialect != "spark":
+                return _replace_table(warehouse, session, target, query, model)
+            tree = render_tree(parse(model.sql, model.where), params, stages, where=model.where)
+            with warehouse.finished(session, tree, target) as finished:
+                return _replace_table(warehouse, session, target, finished, model)
 
         if build is None or not incremental:
             return (
@@ -175,11 +179,16 @@ def _rebuild_identifiers(
 
 
 @contextmanager
-def _naming(model: Model) -> Iterator[None]:
+def _naming(warehouse: Warehouse, model: Model) -> Iterator[None]:
     """Name the file in what the engine says about its SQL, without the values the engine would quote."""
     try:
         yield
     except sqlalchemy.exc.DBAPIError as error:
+        if warehouse.dialect == "spark":
+            told = spark.in_words(error)
+            if isinstance(told, ConfigurationError):
+                raise ConfigurationError(f"{model.where}: {told}") from None
+            raise
         # PostgreSQL adds a piece of the statement; what it says itself is enough.
         said = str(getattr(getattr(error.orig, "diag", None), "message_primary", None) or error.orig)
         kind = type(error.orig).__name__
@@ -193,7 +202,7 @@ def _naming(model: Model) -> Iterator[None]:
 def _replace_table(warehouse: Warehouse, session: sqlalchemy.Connection, target: str, query: str, model: Model) -> int:
     """The seam where another way to materialize (incremental, by key) would stand beside the rebuild."""
     schema, name = target.split(".")
-    fresh = f"{target}__new"
+    fresh = warehouse.beside(target)
     query = _typed(warehouse, session, query)
     if warehouse.dialect == "postgres":
         postgres.one_at_a_time(session, target)
@@ -207,7 +216,8 @@ def _replace_table(warehouse: Warehouse, session: sqlalchemy.Connection, target:
     warehouse.analyze(fresh, connection=session)
     with _in_the_place_of(warehouse, session, target) as cascade:
         _drop(session, target, cascade)
-        _run(session, f"alter table {fresh} rename to {name}")
+        new_name = target if warehouse.dialect == "spark" else name
+        _run(session, f"alter table {fresh} rename to {new_name}")
     return rows
 
 
@@ -224,6 +234,8 @@ def _in_the_place_of(warehouse: Warehouse, session: sqlalchemy.Connection, targe
 
 def _typed(warehouse: Warehouse, session: sqlalchemy.Connection, query: str) -> str:
     """The query with a plain type for what DuckDB leaves open: null is text, a sum of bigints is a bigint."""
+    if warehouse.dialect == "spark":
+        return spark.typed(session, query)
     if warehouse.dialect != "duckdb" or not _OPEN_TYPE.search(query):
         return query
     described = session.exec_driver_sql(f"describe {query}").all()
@@ -287,6 +299,10 @@ def _replace_view(warehouse: Warehouse, session: sqlalchemy.Connection, target: 
 def _drop(session: sqlalchemy.Connection, target: str, cascade: str) -> None:
     """Make room for a model, which may have been a view and be a table now, or the other way round."""
     schema, name = target.split(".")
+    if session.dialect.name == "hive":
+        is_view = session.exec_driver_sql(f"show views in {schema} like '{name}'").fetchall()
+        _run(session, f"drop {'view' if is_view else 'table'} if exists {target}")
+        return
     kind = session.execute(
         sqlalchemy.text(
             "select table_type from information_schema.tables "

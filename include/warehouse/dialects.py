@@ -12,7 +12,9 @@ from typing import Any
 from sqlglot import exp, parse_one
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.dialects.postgres import Postgres
+from sqlglot.dialects.spark import Spark
 from sqlglot.generators.postgres import PostgresGenerator
+from sqlglot.generators.spark import SparkGenerator
 
 from include.warehouse.house import BLANK_NUMBERS, BLANKS, BLANKS_MARK
 
@@ -40,12 +42,48 @@ class HousePostgres(Postgres):
     Generator = HousePostgresGenerator
 
 
+def _to_the_very_end(generator: Any, node: exp.RegexpLike) -> str:
+    """The pattern; Java's `$` also fits before a last line break."""
+    pattern = node.expression
+    if isinstance(pattern, exp.Literal) and pattern.this.endswith("$") and not pattern.this.endswith("\\$"):
+        pattern = exp.Literal.string(pattern.this[:-1] + "\\z")
+    return str(generator.sql(pattern))
+
+
+_NUMBERS = (exp.RowNumber, exp.Rank, exp.DenseRank, exp.Ntile)
+
+
+class HouseSparkGenerator(SparkGenerator):
+    """Spark SQL, whose lengths and row numbers are ints where ours are bigints, and whose letters are Java's."""
+
+    TRANSFORMS = {
+        **SparkGenerator.TRANSFORMS,
+        exp.Length: lambda self, node: f"CAST(LENGTH({self.sql(node, 'this')}) AS BIGINT)",
+        # Java knows two small letters that no other engine of ours does: a dotted i and a sigma at the end of a word.
+        exp.Lower: lambda self, node: f"LOWER(TRANSLATE({self.sql(node, 'this')}, 'İΣ', 'iσ'))",  # noqa: RUF001
+        exp.RegexpLike: lambda self, node: f"{self.sql(node, 'this')} RLIKE {_to_the_very_end(self, node)}",
+        exp.TimeToUnix: lambda self, node: (
+            f"(UNIX_MICROS(CAST({self.sql(node, 'this')} AS TIMESTAMP_LTZ)) / CAST(1000000 AS DOUBLE))"
+        ),
+    }
+
+    def window_sql(self, expression: exp.Window) -> str:
+        text = super().window_sql(expression)
+        return f"CAST({text} AS BIGINT)" if isinstance(expression.this, _NUMBERS) else text
+
+
+class HouseSpark(Spark):
+    """Spark SQL as the house writes it."""
+
+    Generator = HouseSparkGenerator
+
+
 def _first_by(generator: Any, node: exp.Expr, order: str) -> str:
     value, by = generator.sql(node, "this"), generator.sql(node, "expression")
     return f"(ARRAY_AGG({value} ORDER BY {by} {order}) FILTER(WHERE NOT {value} IS NULL AND NOT {by} IS NULL))[1]"
 
 
-_HOUSE: dict[str, type[Dialect]] = {"postgres": HousePostgres}
+_HOUSE: dict[str, type[Dialect]] = {"postgres": HousePostgres, "spark": HouseSpark}
 
 
 # A 64-bit hash of a text, each engine's own: it finds keys quickly within one warehouse and means nothing elsewhere.

@@ -1,4 +1,4 @@
-"""The connection to the warehouse: sessions, reading, bulk writing; DuckDB file, DuckDB in memory or PostgreSQL.
+"""The connection to the warehouse: sessions, reading, bulk writing; DuckDB, PostgreSQL or Spark SQL.
 
 Everything that reads or writes the warehouse goes through `Warehouse`. SQL is written once, in DuckDB's dialect, and
 translated to the engine's. A DuckDB file can be open in one process at a time, so a session opens it late, closes it
@@ -29,10 +29,11 @@ from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay,
 
 from include.connections import get_connection
 from include.errors import ConfigurationError, RekindleError, TransientError
-from include.warehouse import postgres
+from include.warehouse import postgres, spark
 from include.warehouse.dialects import to_sql
-from include.warehouse.render import NOTHING, parse_statement
-from include.warehouse.tables import metadata
+from include.warehouse.pieces import in_pieces
+from include.warehouse.render import NOTHING, fill, parse_statement
+from include.warehouse.tables import metadata, recorded_columns
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Warehouse:
         self.dialect = _DIALECTS.get(backend, backend)
         self._file: Path | None = None
         self._anchor: Any = None
+        self._staging_dir: str | None = None
         self._engine_errors: tuple[type[Exception], ...] = (sqlalchemy.exc.DBAPIError,)
         options: dict[str, Any] = {"hide_parameters": True}
         if backend == "duckdb":
@@ -84,8 +86,13 @@ class Warehouse:
                 self._file = Path(str(parsed.database)).resolve()
                 parsed = parsed.set(database=str(self._file))
             options["poolclass"] = NullPool
-        else:
+        elif self.dialect != "spark":
             options["pool_pre_ping"] = True
+        if self.dialect == "spark":
+            parsed, self._staging_dir = spark.without_options(parsed)
+            options["connect_args"] = spark.connect_arguments()
+            options["poolclass"] = NullPool  # a session of Spark remembers files, and would not see what others wrote
+            self._engine_errors = spark.errors()
         if self.dialect == "postgres":
             # One driver, however the URL is written; prepared plans would outlive the tables that builds replace.
             parsed = parsed.set(drivername="postgresql+psycopg")
@@ -94,6 +101,8 @@ class Warehouse:
         self._engine = sqlalchemy.create_engine(parsed, **options)
         if self.dialect == "postgres":
             postgres.prepare(self._engine)
+        if self.dialect == "spark":
+            spark.prepare()
         if backend == "duckdb" and self._file is None:
             self._anchor = self._engine.raw_connection()
 
@@ -104,6 +113,11 @@ class Warehouse:
     def deletes_rows(self) -> bool:
         """Whether single rows can be deleted, which an incremental build needs."""
         return self.dialect in ("duckdb", "postgres")
+
+    @property
+    def has_transactions(self) -> bool:
+        """Whether an error takes back what a session did before it."""
+        return self.dialect != "spark"
 
     @property
     def version(self) -> str:
@@ -174,20 +188,24 @@ class Warehouse:
                 f"another program holds the warehouse file {self._file.name if self._file else ''} open; "
                 "close it there (a DuckDB shell, a notebook, a BI tool), then run this again"
             ) from error
-        except sqlalchemy.exc.OperationalError as error:
-            translated = _in_words(error)
-            if translated is None:
-                raise
-            raise translated from error
+        except self._engine_errors as error:
+            self._say_in_words(error)
+            raise
         try:
             yield connection
         except self._engine_errors as error:
-            translated = _in_words(error)
-            if translated is None:
-                raise
-            raise translated from error
+            self._say_in_words(error)
+            raise
         finally:
             connection.close()
+
+    def _say_in_words(self, error: Exception) -> None:
+        """Raise an error of ours in the place of the engine's, where there is one."""
+        if self.dialect == "spark":
+            raise spark.in_words(error) from None  # the original quotes the statement with all its values
+        translated = _in_words(error)
+        if translated is not None:
+            raise translated from error
 
     def _say_locked_once(self) -> Any:
         said: list[bool] = []
@@ -207,17 +225,17 @@ class Warehouse:
     def read(self, sql: str, *, connection: sqlalchemy.Connection | None = None, **params: Any) -> list[dict[str, Any]]:
         """All rows of a query. For answers that fit in memory; see `stream` for the others."""
         with self._joined(connection) as session:
-            return [dict(row) for row in session.execute(*self._statement(sql, params)).mappings()]
+            return [dict(row) for row in self._result(session, sql, params).mappings()]
 
     def scalar(self, sql: str, *, connection: sqlalchemy.Connection | None = None, **params: Any) -> Any:
         """The first value of the first row, None when there is no row."""
         with self._joined(connection) as session:
-            return session.execute(*self._statement(sql, params)).scalar()
+            return self._result(session, sql, params).scalar()
 
     def execute(self, sql: str, *, connection: sqlalchemy.Connection | None = None, **params: Any) -> None:
         """Run one statement."""
         with self._joined(connection) as session:
-            session.execute(*self._statement(sql, params))
+            self._result(session, sql, params)
 
     def clear(self, table: str, *, connection: sqlalchemy.Connection) -> None:
         """Take every row out of a table."""
@@ -241,8 +259,7 @@ class Warehouse:
             yield from self._stream_aside(sql, batch, connection, params)
             return
         with self._joined(connection) as session:
-            statement, values = self._statement(sql, params)
-            result = session.execute(statement.execution_options(stream_results=True, yield_per=batch), values)
+            result = self._result(session, sql, params, stream_results=True, yield_per=batch)
             for rows in result.mappings().partitions(batch):
                 yield [dict(row) for row in rows]
 
@@ -289,6 +306,8 @@ class Warehouse:
                     self._append(session, table, part)
                 elif self.dialect == "postgres":
                     postgres.copy_in(session, table, part)
+                elif self.dialect == "spark":
+                    spark.insert(session, table, part, self._staging_dir)
                 else:
                     names = ", ".join(part.column_names)
                     values = ", ".join(f":{name}" for name in part.column_names)
@@ -319,7 +338,7 @@ class Warehouse:
             "real": pa.float32(), "boolean": pa.bool_(), "timestamp": pa.timestamp("us"), "date": pa.date32(),
             "numeric": pa.decimal128(38, 9),
         }  # fmt: skip
-        return pa.schema([(name, types.get(kind, pa.string())) for name, kind in columns.items()])
+        return pa.schema([(name, types.get(kind) or _decimal(kind) or pa.string()) for name, kind in columns.items()])
 
     @staticmethod
     def _append(session: sqlalchemy.Connection, table: str, rows: Any) -> None:
@@ -330,6 +349,33 @@ class Warehouse:
             duck.execute(f"insert into {table} ({columns}) select {columns} from rekindle_rows")
         finally:
             duck.unregister("rekindle_rows")
+
+    def _result(
+        self, session: sqlalchemy.Connection, sql: str, params: Mapping[str, Any], **options: Any
+    ) -> sqlalchemy.CursorResult[Any]:
+        """Run one statement written in our dialect, with its values."""
+        if self.dialect == "spark":  # whose driver can bind none
+            written = to_sql(fill(parse_statement(sql), params), self.dialect, copy=False)
+            return session.exec_driver_sql(written.replace("%", "%%"), execution_options=options)
+        statement, values = self._statement(sql, params)
+        return session.execute(statement.execution_options(**options), values)
+
+    @contextmanager
+    def finished(self, connection: sqlalchemy.Connection, tree: exp.Expr, target: str) -> Iterator[str]:
+        """The text of a large query whose answer becomes the table `target`; run it inside. The tree may be changed.
+
+        On Spark it is what is left of the query once its pieces are set aside.
+        """
+        if self.dialect == "spark":
+            spark.drop_leftovers(connection, target)
+            with in_pieces(connection, tree, self.dialect, spark.beside(target)) as rest:
+                yield to_sql(rest, self.dialect, copy=False)
+            return
+        yield to_sql(tree, self.dialect, copy=False)
+
+    def beside(self, table: str) -> str:
+        """The name under which a table is built before it takes the place of the old one."""
+        return spark.beside(table) if self.dialect == "spark" else f"{table}__new"
 
     def _statement(self, sql: str, params: Mapping[str, Any]) -> tuple[sqlalchemy.TextClause, dict[str, Any]]:
         sizes = tuple(
@@ -364,6 +410,9 @@ class Warehouse:
                 postgres.one_at_a_time(session)
             for schema in SCHEMAS:
                 session.execute(sqlalchemy.text(f"create schema if not exists {schema}"))
+            if self.dialect == "spark":
+                self._ensure_on_spark(session, found)
+                return
             compiler = self._engine.dialect.type_compiler_instance
             for name, table in metadata.tables.items():
                 if name not in found:
@@ -378,12 +427,25 @@ class Warehouse:
                 postgres.create_indexes(session)
 
     @staticmethod
-    def _has_schemas(session: sqlalchemy.Connection) -> bool:
+    def _ensure_on_spark(session: sqlalchemy.Connection, found: Mapping[str, Mapping[str, str]]) -> None:
+        for name, columns in recorded_columns().items():
+            if name not in found:
+                spark.create_table(session, name, columns)
+                continue
+            for column, kind in columns.items():
+                if column not in found[name]:
+                    spark.add_column(session, name, column, kind)
+                    log.info("added column %s.%s", name, column)
+
+    def _has_schemas(self, session: sqlalchemy.Connection) -> bool:
+        if self.dialect == "spark":
+            return set(SCHEMAS) <= spark.schemas(session)
         rows = session.execute(sqlalchemy.text("select schema_name from information_schema.schemata"))
         return set(SCHEMAS) <= {row[0] for row in rows}
 
-    @staticmethod
-    def _all_columns(session: sqlalchemy.Connection) -> dict[str, dict[str, str]]:
+    def _all_columns(self, session: sqlalchemy.Connection) -> dict[str, dict[str, str]]:
+        if self.dialect == "spark":
+            return spark.all_columns(session, SCHEMAS)
         rows = session.execute(
             sqlalchemy.text(
                 "select table_schema, table_name, column_name, data_type from information_schema.columns "
@@ -402,6 +464,8 @@ class Warehouse:
         _check_name(table)
         schema, name = table.split(".")
         with self._joined(connection) as session:
+            if self.dialect == "spark":
+                return spark.columns(session, table)
             rows = session.execute(
                 sqlalchemy.text(
                     "select column_name, data_type from information_schema.columns "
@@ -429,9 +493,72 @@ class Warehouse:
         if self.dialect == "postgres":
             connection.exec_driver_sql("set local enable_nestloop = off")
 
-    def dlt_destination(self) -> Any:
-        """The same database as dlt wants to see it; run its load step inside `exclusive()`."""
+    def append_parquet(self, table: str, place: str, *, connection: sqlalchemy.Connection | None = None) -> int:
+        """Append a Parquet file, or all that lie in a directory, to `schema.table`; returns the number of rows.
+
+        Columns go by name and become what the table says; missing ones are null, unknown ones an error. On Spark the
+        cluster reads the files, and `place` is a path or URI as the cluster sees it.
+        """
+        _check_name(table)
+        with self._joined(connection) as session:
+            if self.dialect == "spark":
+                return spark.append_files(session, table, place)
+            import pyarrow.dataset
+
+            schema = self._arrow_schema(session, table)
+            files = pyarrow.dataset.dataset(place, format="parquet")
+            names = _column_names(table, [dict.fromkeys(files.schema.names)], schema.names)
+            written = 0
+            for batch in files.to_batches(columns=names, batch_size=INSERT_CHUNK):
+                part = without_zeros(_as_declared(table, batch, schema))
+                if self.dialect == "duckdb":
+                    self._append(session, table, part)
+                else:
+                    postgres.copy_in(session, table, part)
+                written += part.num_rows
+        return written
+
+    def take_in(self, source: str) -> int:
+        """Append what dlt has left for the cluster to read, where it cannot load itself; returns the rows.
+
+        A file is removed when its rows are in. A run that dies in between leaves files to the next one: rows may
+        arrive twice and never get lost.
+        """
+        if self.dialect != "spark":
+            return 0
+        import fsspec
+
+        system, root = fsspec.url_to_fs(f"{self._landing(source)}/raw")
+        rows = 0
+        with self.session() as session:
+            for name in recorded_columns():
+                schema, table = name.split(".")
+                folder = f"{root}/{table}"
+                if schema != "raw" or not system.isdir(folder):
+                    continue
+                for path in sorted(system.glob(f"{folder}/*.parquet")):
+                    place = f"{self._landing(source)}/raw/{table}/{path.rsplit('/', 1)[-1]}"
+                    rows += spark.append_files(session, name, place)
+                    system.rm(path)
+        return rows
+
+    def _landing(self, source: str) -> str:
+        if self._staging_dir is None:
+            raise ConfigurationError(spark.NO_STAGING)
+        return f"{self._staging_dir}/dlt/{source}"
+
+    def dlt_destination(self, source: str = "") -> Any:
+        """The same database as dlt wants to see it; run its load step inside `exclusive()`, and `take_in` after it.
+
+        dlt cannot load into Spark: there it writes Parquet into the staging directory, one folder for each source.
+        """
         import dlt
+
+        if self.dialect == "spark":
+            place = self._landing(source)
+            return dlt.destinations.filesystem(
+                bucket_url=place if "://" in place else f"file://{place}", preferred_loader_file_format="parquet"
+            )
 
         if self.dialect == "duckdb":
             if self._file:
@@ -470,9 +597,21 @@ def get_warehouse() -> Warehouse:
                 query={name: str(found.extra[name]) for name in postgres.URL_EXTRAS if found.extra.get(name)},
             ).render_as_string(hide_password=False)
         )
+    if found.conn_type in spark.CONNECTION_TYPES and found.host:
+        return Warehouse(
+            sqlalchemy.URL.create(
+                "hive",
+                username=found.login,
+                password=found.password,
+                host=found.host,
+                port=found.port or 10000,
+                database=found.schema or "default",
+                query={name: str(found.extra[name]) for name in spark.URL_EXTRAS if found.extra.get(name)},
+            ).render_as_string(hide_password=False)
+        )
     raise ConfigurationError(
         'connection warehouse: it names no database; give it the extra {"url": "duckdb:////path/warehouse.duckdb"} '
-        "or make it a postgres connection"
+        "or make it a postgres or hiveserver2 connection"
     )
 
 
@@ -499,6 +638,14 @@ def _in_words(error: BaseException) -> RekindleError | None:
     return ConfigurationError(
         f"the warehouse has no table {found[1] or found[2]} yet; build it first (python -m include.warehouse build)"
     )
+
+
+def _decimal(kind: str) -> Any:
+    """The Arrow type of `decimal(38,9)`, None for another."""
+    import pyarrow as pa
+
+    found = re.fullmatch(r"decimal\((\d+),\s*(\d+)\)", kind)
+    return pa.decimal128(int(found[1]), int(found[2])) if found else None
 
 
 def _check_name(table: str) -> None:
@@ -532,6 +679,22 @@ def without_zeros(rows: Any) -> Any:
         if pa.types.is_string(field.type) and pc.any(pc.match_substring(rows.column(position), "\0")).as_py():
             rows = rows.set_column(position, field, pc.replace_substring(rows.column(position), "\0", ""))
     return rows
+
+
+def _as_declared(table: str, batch: Any, schema: Any) -> Any:
+    """A batch of foreign rows in the types of the table."""
+    import pyarrow as pa
+
+    arrays = []
+    for name in batch.schema.names:
+        kind, column = schema.field(name).type, batch.column(name)
+        try:
+            if pa.types.is_timestamp(column.type) and column.type.tz is not None:
+                column = column.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us"))
+            arrays.append(column.cast(kind))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise ConfigurationError(f"{table}.{name}: a value is not of type {kind}") from None
+    return pa.Table.from_arrays(arrays, names=batch.schema.names)
 
 
 def _column_names(table: str, chunk: Sequence[Mapping[str, Any]], known: Sequence[str]) -> list[str]:

@@ -87,7 +87,12 @@ def render_tree(
             raise ConfigurationError(f"{where}: {name}() takes one argument, here it has {len(call.expressions)}")
         argument = call.expressions[0]
         call.replace(_stage_case(argument, stages or {}) if name == "stage_of" else functions[name](argument))
-    for node in list(filled.find_all(exp.Placeholder)):
+    return fill(filled, params, where)
+
+
+def fill(tree: exp.Expr, params: Mapping[str, Any], where: str = "the SQL") -> exp.Expr:
+    """The tree itself with a typed literal in the place of every placeholder."""
+    for node in list(tree.find_all(exp.Placeholder)):
         name = str(node.this)
         if name not in params:
             near = difflib.get_close_matches(name, list(params), 1)
@@ -102,7 +107,7 @@ def render_tree(
             node.parent.set("expressions", kept + items)
         else:
             node.replace(literal(value, f"{where}: :{name}"))
-    return filled
+    return tree
 
 
 def _read_instead(tree: exp.Expr, name: str, query: exp.Expr) -> None:

@@ -28,6 +28,15 @@ def _table(name: str, columns: str) -> Table:
     return Table(table, metadata, *parsed, schema=schema)
 
 
+def recorded_columns() -> dict[str, dict[str, str]]:
+    """Every table with its columns in the words above, for an engine that SQLAlchemy makes no tables for."""
+    words = {kind: word for word, kind in _TYPES.items()}
+    return {
+        name: {column.name: words[type(column.type)] for column in table.columns}
+        for name, table in metadata.tables.items()
+    }
+
+
 _table(
     "raw.contacts",
     """

@@ -230,7 +230,7 @@ def build(warehouse: Warehouse, people: dict[str, History]) -> dict[str, tuple[A
     }
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [pytest.param(1, marks=pytest.mark.on_spark), 2])
 def test_sql_and_simulation_agree_on_random_histories(empty_warehouse: Warehouse, seed: int) -> None:
     chance = random.Random(seed)
     people = {f"person {number}": random_history(chance, number) for number in range(1200)}
@@ -239,6 +239,7 @@ def test_sql_and_simulation_agree_on_random_histories(empty_warehouse: Warehouse
     assert build(empty_warehouse, people) == expected
 
 
+@pytest.mark.on_spark
 def test_a_visitor_with_thousands_of_events_has_right_carts(empty_warehouse: Warehouse) -> None:
     history = busy_history(6000)
     expected = simulate(history)

@@ -60,6 +60,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     get_settings.cache_clear()
 
 
+@pytest.mark.on_spark
 def test_a_segment_is_built_with_the_audiences_params_and_stages(warehouse: Warehouse) -> None:
     assert build_audience_segment(warehouse, "cart_abandoners", AS_OF, "run1") == 2
     assert warehouse.read("select profile_id, stage, cart_items from segments.cart_abandoners order by profile_id") == [
@@ -103,7 +104,9 @@ def test_two_rows_for_one_profile_publish_nothing_and_leave_no_note(warehouse: W
 def test_a_column_that_only_the_database_knows_is_checked_after_the_build(warehouse: Warehouse, own: Path) -> None:
     own.write_text("select *, :as_of as entered_at from core.profiles\n")
     assert build_audience_segment(warehouse, "own", AS_OF, "run1") == 3
-    warehouse.execute("alter table core.profiles rename column town to place")
+    warehouse.execute("create table core.moved as select profile_id, town as place from core.profiles")
+    warehouse.execute("drop table core.profiles")
+    warehouse.execute("create table core.profiles as select profile_id, place from core.moved")
     with pytest.raises(AudienceFileError, match=r"own.yaml:5: fields.TOWN: the segment has no column 'town'"):
         build_audience_segment(warehouse, "own", AS_OF, "run2")
     assert warehouse.scalar("select count(*) from sync.segment_builds") == 1

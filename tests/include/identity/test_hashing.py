@@ -15,8 +15,10 @@ from include.identity import normalise_email, to_e164
 from include.identity.sql import DESTINATION_KINDS, SQL_FUNCTIONS
 from include.settings import ROOT
 from include.warehouse.engine import Warehouse
+from tests.conftest import ENGINES
 
 DATA = Path(os.environ.get("REKINDLE_SHARED_DATA", ROOT.parent / "shared" / "data"))
+pytestmark = pytest.mark.on_spark
 NAMES = sorted(SQL_FUNCTIONS)
 Hashes = Callable[[str, list[str]], list[str | None]]
 EMAILS = [
@@ -40,21 +42,22 @@ def python_twin(name: str) -> Callable[[str], str]:
     return getattr(identity, name)  # type: ignore[no-any-return]
 
 
-@pytest.fixture(scope="module", params=["duckdb", "postgres"])
+@pytest.fixture(scope="module", params=ENGINES)
 def sql_hashes(request: pytest.FixtureRequest) -> Iterator[Hashes]:
     """Hashes of values as an engine works them out."""
     server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
     name = server.create() if server else ""
-    warehouse = Warehouse(server.url_of(name) if server else "duckdb://")
-    warehouse.execute("create schema core")
-    warehouse.execute("create table core.given (position bigint, value text)")
+    if request.param == "spark":
+        warehouse = request.getfixturevalue("spark_server").empty(with_tables=False)
+    else:
+        warehouse = Warehouse(server.url_of(name) if server else "duckdb://")
 
     def hashes(function: str, values: list[str]) -> list[str | None]:
-        warehouse.execute("delete from core.given")
-        warehouse.insert("core.given", [{"position": i, "value": value} for i, value in enumerate(values)])
+        listed = ", ".join(f"({i}, cast(:v{i} as text))" for i in range(len(values)))
         rows = warehouse.read(
             f"select {SQL_FUNCTIONS[function](exp.column('value')).sql('duckdb')} as h "
-            "from core.given order by position"
+            f"from (values {listed}) as given(position, value) order by position",
+            **{f"v{i}": value for i, value in enumerate(values)},
         )
         return [row["h"] for row in rows]
 

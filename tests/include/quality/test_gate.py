@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from datetime import timedelta
 
 import pytest
@@ -28,6 +29,7 @@ def failures(world: World) -> str:
     return text
 
 
+@pytest.mark.on_spark
 def test_a_sound_segment_passes_and_says_its_size(world: World) -> None:
     world.person("ana", email="ana@x.com")
     world.person("bob", email="bob@x.com", entered_at=AS_OF)  # since this very moment
@@ -45,6 +47,12 @@ def test_a_profile_twice_fails(world: World) -> None:
     world.match("ana")
 
     assert failures(world) == "2 rows share their profile_id"
+
+
+def test_pyspark_is_not_imported_for_a_check(world: World) -> None:
+    world.person("ana", email="ana@x.com")
+    check_segment(world.warehouse, "carts", AS_OF, "build-1")
+    assert not [name for name in sys.modules if name.split(".")[0] == "pyspark"]
 
 
 def test_a_row_without_profile_fails(world: World) -> None:

@@ -12,6 +12,7 @@ import pytest
 from include.settings import get_settings
 from include.sync.plan import PlanSummary, plan_target
 from include.warehouse.engine import Warehouse
+from tests.rewrite import change
 
 AS_OF = datetime(2026, 3, 10, 12)
 
@@ -114,7 +115,7 @@ class World:
         self.warehouse.insert(table, rows)
 
     def execute(self, sql: str, **params: Any) -> None:
-        self.warehouse.execute(sql, **params)
+        change(self.warehouse, sql, **params)
 
     def opt_out(self, value: str, *, is_active: bool = True, channel: str = "email", read_at: datetime = AS_OF) -> None:
         """What a tool told us after the last build."""

@@ -65,6 +65,7 @@ def test_the_same_answer_is_written_once(warehouse: Warehouse) -> None:
     assert held(warehouse) == [("ana", "opted_out", True), ("bo", "bounced", True)]
 
 
+@pytest.mark.on_spark
 def test_a_return_counts_only_for_who_had_left(warehouse: Warehouse) -> None:
     read(warehouse, Tool(said("ana")))
     assert read(warehouse, Tool(said("ana", is_active=False), said("cy", is_active=False))) == 1

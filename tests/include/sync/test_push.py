@@ -150,6 +150,7 @@ def test_rows_go_in_the_plans_order_in_batches_of_one_kind(warehouse: Warehouse)
     assert paper.options == {"audience": "Newsletter"}
 
 
+@pytest.mark.on_spark
 def test_the_ledger_keeps_exactly_what_was_sent(warehouse: Warehouse) -> None:
     store_plan(warehouse, "add ana")
     push_plan(warehouse, "plan-1", Paper().connect)
@@ -199,6 +200,7 @@ def test_after_an_outage_a_retry_goes_on_where_it_stopped(warehouse: Warehouse) 
     assert len(ledger(warehouse)) == 8
 
 
+@pytest.mark.on_spark
 def test_killed_after_the_platform_took_a_batch_the_next_run_ends_in_the_same_place(warehouse: Warehouse) -> None:
     store_plan(warehouse, *(f"add p{i}" for i in range(4)), "remove q")
     paper = Paper()
@@ -314,6 +316,7 @@ def test_rows_without_an_answer_yet_are_pending_and_not_sent_again(warehouse: Wa
     assert {status for _, _, status in ledger(warehouse)} == {"pending"}
 
 
+@pytest.mark.on_spark
 @pytest.mark.parametrize(
     ("outcome", "status"),
     [

@@ -108,6 +108,7 @@ def test_reasons_are_counted_for_the_newest_plan_only(reported: World) -> None:
     assert rows == [{"step": "consent", "reason": "consent unknown", "profiles": 1}]
 
 
+@pytest.mark.on_spark
 def test_memberships_hold_who_is_on_the_list_now(reported: World) -> None:
     reported.person("ana", email="ana@x.com", cart_value=1)
     reported.person("bob", email="bob@x.com")

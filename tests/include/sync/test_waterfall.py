@@ -14,6 +14,7 @@ from tests.include.sync.target_world import AS_OF, World, world
 __all__ = ["world"]
 
 
+@pytest.mark.on_spark
 def test_everyone_falls_out_at_exactly_one_step_and_the_rest_are_members(world: World) -> None:
     world.policy("frequency_cap: {touches: 1, per: 7d}\nexclusive: lifecycle\npriority: 1")
     world.audience("winners", "exclusive: lifecycle\npriority: 2")
@@ -129,6 +130,7 @@ def test_other_reasons_hold_when_the_audience_names_them(world: World) -> None:
     assert world.excluded(world.plan()) == [("ana", "suppression", "vip")]
 
 
+@pytest.mark.on_spark
 def test_an_opt_out_closes_its_own_channel_and_one_for_all_closes_every(world: World) -> None:
     world.person("ana", email="ana@x.com")
     world.person("bob", email="bob@x.com")

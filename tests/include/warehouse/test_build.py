@@ -34,6 +34,7 @@ def warehouse(empty_warehouse: Warehouse) -> Warehouse:
     return empty_warehouse
 
 
+@pytest.mark.on_spark
 def test_a_model_is_built_as_of_a_time(write: Write, warehouse: Warehouse) -> None:
     warehouse.insert(
         "raw.orders",
@@ -44,6 +45,7 @@ def test_a_model_is_built_as_of_a_time(write: Write, warehouse: Warehouse) -> No
     assert warehouse.read("select order_id from staging.orders") == [{"order_id": "past"}]
 
 
+@pytest.mark.on_spark
 def test_open_types_become_plain_ones(write: Write, warehouse: Warehouse) -> None:
     write("staging.x", "select null as nothing, sum(1) as total, 'a' as letter, null::double as number")
     assert build_model(warehouse, "staging.x", AS_OF) == 1
@@ -55,6 +57,7 @@ def test_open_types_become_plain_ones(write: Write, warehouse: Warehouse) -> Non
     }
 
 
+@pytest.mark.on_spark
 def test_building_again_replaces_and_views_follow(write: Write, warehouse: Warehouse) -> None:
     write("staging.orders", "select order_id from raw.orders")
     write("reports.orders", "-- materialized: view\nselect order_id from staging.orders")
@@ -75,6 +78,7 @@ def test_what_a_dead_run_left_is_dropped(write: Write, warehouse: Warehouse) -> 
     assert warehouse.read("select * from staging.x") == [{"a": 1}]
 
 
+@pytest.mark.on_spark
 def test_a_build_that_fails_leaves_the_old_table(write: Write, warehouse: Warehouse) -> None:
     write("staging.x", "select source from raw.orders")
     build_model(warehouse, "staging.x", AS_OF)
@@ -87,6 +91,7 @@ def test_a_build_that_fails_leaves_the_old_table(write: Write, warehouse: Wareho
     assert warehouse.columns("staging.x__new") is None
 
 
+@pytest.mark.on_spark
 def test_a_wrong_column_names_the_file(write: Write, warehouse: Warehouse) -> None:
     write("staging.x", "select sorce from raw.orders")
     with pytest.raises(ConfigurationError, match=r"staging/x\.sql: .*sorce"):
@@ -118,7 +123,7 @@ def test_a_segment_gets_its_audiences_params_and_stages(write: Write, warehouse:
         ("select 'p' as profile_id", ConfigurationError, "entered_at"),
         ("select :as_of as entered_at", ConfigurationError, "profile_id"),
         (
-            "select 'p' as profile_id, :as_of as entered_at from range(3) as r(i)",
+            "select 'p' as profile_id, :as_of as entered_at from (values (1), (2), (3)) as r(i)",
             QualityGateFailed,
             "3 rows for 1 profiles",
         ),

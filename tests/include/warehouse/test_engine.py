@@ -127,6 +127,39 @@ def test_inserting_into_a_missing_table_says_so(warehouse: Warehouse) -> None:
         warehouse.insert("core.nowhere", [{"a": 1}])
 
 
+def test_parquet_of_others_is_appended_in_the_types_of_the_table(warehouse: Warehouse, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    folder = tmp_path / "landed"
+    folder.mkdir()
+    noon = datetime(2026, 3, 10, 12, tzinfo=timezone(timedelta(hours=2)))
+    for number in (1, 2):
+        rows = pa.table({"order_id": [str(number)], "total_amount": [number], "ordered_at": [noon], "email": ["a\0b"]})
+        pyarrow.parquet.write_table(rows, folder / f"{number}.parquet")
+    assert warehouse.append_parquet("raw.orders", str(folder)) == 2
+    assert warehouse.read(
+        "select order_id, total_amount, ordered_at, email, status from raw.orders order by order_id"
+    ) == [
+        {"order_id": str(n), "total_amount": float(n), "ordered_at": datetime(2026, 3, 10, 10), "email": "ab",
+         "status": None} for n in (1, 2)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", [{"colour": ["red"]}, {"total_amount": ["ana@shop.example"]}])
+def test_parquet_that_does_not_fit_is_refused(
+    warehouse: Warehouse, tmp_path: Path, columns: dict[str, list[str]]
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pa.table(columns), tmp_path / "landed.parquet")
+    with pytest.raises(ConfigurationError, match=r"raw\.orders") as caught:
+        warehouse.append_parquet("raw.orders", str(tmp_path / "landed.parquet"))
+    assert "ana" not in str(caught.value)
+    assert warehouse.scalar("select count(*) from raw.orders") == 0
+
+
 @pytest.mark.parametrize("rows", [0, 1, 9, 10, 11, 25])
 def test_a_stream_gives_every_row_once_in_order(warehouse: Warehouse, rows: int) -> None:
     parts = list(warehouse.stream("select i from range(cast(:rows as bigint)) as r(i) order by i", 10, rows=rows))

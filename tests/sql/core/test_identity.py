@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
 from include.settings import Settings
 from include.warehouse.build import run_model, setting_params
 from include.warehouse.engine import Warehouse
-from include.warehouse.models import build_order, load_models
+from include.warehouse.models import Model, build_order, load_models
+from include.warehouse.tables import recorded_columns
+from tests.conftest import SPARK
+from tests.spark import SparkServer
+from tests.sql.side_by_side import KEY, Values, build_side_by_side
 
 AS_OF = datetime(2026, 3, 10, 12)
 LIMIT = 2
@@ -95,18 +100,32 @@ def expected(rows: list[dict[str, str]]) -> dict[Node, tuple[str, object]]:
 
 def found(warehouse: Warehouse, rows: list[dict[str, str]]) -> dict[Node, tuple[str, object]]:
     """The same from the SQL models."""
+    models = needed_models()
+    with warehouse.session() as session:
+        warehouse.insert("raw.orders", dated(rows), connection=session)
+        for name in build_order(models):
+            run_model(warehouse, session, models[name], params())
+    return by_node(warehouse.read("select identifier_kind, identifier_value, state, profile_id from core.identifiers"))
+
+
+def dated(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
     began = datetime(2026, 1, 1)
-    dated = [{**row, "ordered_at": began + timedelta(minutes=number)} for number, row in enumerate(rows)]
+    return [{**row, "ordered_at": began + timedelta(minutes=number)} for number, row in enumerate(rows)]
+
+
+def needed_models() -> dict[str, Model]:
     models = load_models()
     needed = {"core.identifiers"}
     while more := {name for model in needed for name in models[model].depends_on if name in models} - needed:
         needed |= more
-    params = {**setting_params(Settings(quarantine_above=LIMIT)), "as_of": AS_OF}
-    with warehouse.session() as session:
-        warehouse.insert("raw.orders", dated, connection=session)
-        for name in build_order({name: models[name] for name in needed}):
-            run_model(warehouse, session, models[name], params)
-    identifiers = warehouse.read("select identifier_kind, identifier_value, state, profile_id from core.identifiers")
+    return {name: models[name] for name in needed}
+
+
+def params() -> dict[str, Any]:
+    return {**setting_params(Settings(quarantine_above=LIMIT)), "as_of": AS_OF}
+
+
+def by_node(identifiers: Iterable[Mapping[str, Any]]) -> dict[Node, tuple[str, object]]:
     return {(row["identifier_kind"], row["identifier_value"]): (row["state"], row["profile_id"]) for row in identifiers}
 
 
@@ -125,6 +144,26 @@ def test_identity_is_what_the_rules_say(empty_warehouse: Warehouse, seed: int) -
     wanted, got = expected(rows), found(empty_warehouse, rows)
     assert {node: state for node, (state, _) in got.items()} == {node: state for node, (state, _) in wanted.items()}
     assert as_sets(got) == as_sets(wanted)
+
+
+@SPARK
+@pytest.mark.on_spark
+def test_identity_on_spark_is_what_the_rules_say_in_all_towns_at_once(spark_server: SparkServer) -> None:
+    warehouse = spark_server.empty(with_tables=False)
+    towns = {seed: records(seed) for seed in range(12)}
+    build_side_by_side(
+        warehouse,
+        needed_models(),
+        recorded_columns(),
+        {"raw.orders": {seed: dated(rows) for seed, rows in towns.items()}},
+        lambda _: {seed: Values(params(), None) for seed in towns},
+    )
+    identifiers = warehouse.read("select * from core.identifiers")
+    warehouse.close()
+    for seed, rows in towns.items():
+        wanted, got = expected(rows), by_node(row for row in identifiers if row[KEY] == seed)
+        assert {node: state for node, (state, _) in got.items()} == {node: state for node, (state, _) in wanted.items()}
+        assert as_sets(got) == as_sets(wanted)
 
 
 def test_the_random_towns_have_every_state() -> None:
