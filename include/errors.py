@@ -7,12 +7,17 @@
     ├── AudienceRejected        the platform refuses the list itself; a person must act there
     ├── NotSupported            the platform has no such feature
     ├── QualityGateFailed       the data is not fit to be sent; nothing was sent
+    ├── BatchRefused            the platform refuses a batch as a whole; halves of it are tried, down to single rows
     └── TransientError          try again, after `retry_after` seconds where the other side said so
+        ├── Throttled           too fast, or too much at once
+        └── QuotaExhausted      nothing more before `resets_at`: the quota of an hour or a day is used up
 
 Texts say what failed, where, and what to do. They carry counts and ids, never a person's data, a hash or a secret.
 """
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 
 class RekindleError(Exception):
@@ -46,6 +51,13 @@ class NotSupported(RekindleError):
     """The platform cannot do this; the text says so in a sentence."""
 
 
+class BatchRefused(RekindleError):
+    """The platform refuses a batch without saying which rows are at fault; the same rows in smaller batches may pass.
+
+    The text is kept as the reason of a row that is refused alone, so it holds nobody's data.
+    """
+
+
 class QualityGateFailed(RekindleError):
     """A quality gate stopped an audience before anything was sent."""
 
@@ -58,3 +70,15 @@ class TransientError(RekindleError):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         self.retry_after = retry_after
         super().__init__(message)
+
+
+class Throttled(TransientError):
+    """The other side asks to slow down."""
+
+
+class QuotaExhausted(TransientError):
+    """A quota is used up until `resets_at` (with a time zone); asking earlier is in vain."""
+
+    def __init__(self, message: str, *, resets_at: datetime) -> None:
+        self.resets_at = resets_at
+        super().__init__(message, retry_after=max((resets_at - datetime.now(UTC)).total_seconds(), 0.0))

@@ -8,8 +8,10 @@ from typing import Any
 
 from airflow.sdk import ExceptionRetryPolicy, RetryDecision
 
-from include.errors import ConfigurationError, RekindleError, TransientError
+from include.errors import ConfigurationError, QuotaExhausted, RekindleError, TransientError
 from include.settings import get_settings
+
+CLOCKS_DIFFER = timedelta(seconds=30)
 
 
 class RekindleRetryPolicy(ExceptionRetryPolicy):  # type: ignore[misc]
@@ -20,6 +22,9 @@ class RekindleRetryPolicy(ExceptionRetryPolicy):  # type: ignore[misc]
 
     def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> RetryDecision:
         """Decide from the class of the error; anything we did not raise on purpose keeps Airflow's own rule."""
+        if isinstance(exception, QuotaExhausted):  # seconds may have passed since the answer, and clocks differ
+            left = exception.resets_at - datetime.now(UTC) + CLOCKS_DIFFER
+            return RetryDecision.retry(max(left, CLOCKS_DIFFER), reason=str(exception))
         if isinstance(exception, TransientError):
             wait = exception.retry_after
             return RetryDecision.retry(timedelta(seconds=wait) if wait is not None else None, reason=str(exception))

@@ -28,7 +28,15 @@ from pydantic import Field
 from include.connections import Connection
 from include.destinations.base import Destination, DestinationSettings, Member, RequestOutcome, RowResult
 from include.destinations.http import patiently, without_people
-from include.errors import AudienceRejected, AuthenticationError, ConfigurationError, RekindleError, TransientError
+from include.errors import (
+    AudienceRejected,
+    AuthenticationError,
+    ConfigurationError,
+    QuotaExhausted,
+    RekindleError,
+    Throttled,
+    TransientError,
+)
 
 SCOPE = "https://www.googleapis.com/auth/datamanager"
 TIMEOUT = 120.0
@@ -356,24 +364,22 @@ def _over_quota(details: Sequence[Mapping[str, Any]], what: str) -> TransientErr
     """The quota of the day is over until midnight in California; the quota of the minute is waited for."""
     limits = " ".join(str((detail.get("metadata") or {}).get("quota_limit", "")) for detail in details)
     if "PerDay" in limits:
-        seconds = _until_midnight_pacific()
-        return TransientError(
+        return QuotaExhausted(
             f"Google Ads: the day's quota of the Cloud project is used up while trying to {what}; it is given back at "
-            f"midnight Pacific time, in {seconds / 3600:.1f} hours",
-            retry_after=seconds,
+            "midnight Pacific time",
+            resets_at=_midnight_pacific(),
         )
     delays = [re.fullmatch(r"(\d+(?:\.\d+)?)s", str(detail.get("retryDelay", ""))) for detail in details]
     seconds_asked = [float(found[1]) for found in delays if found]
-    return TransientError(
+    return Throttled(
         f"Google Ads asks to slow down while trying to {what}",
         retry_after=max(seconds_asked) if seconds_asked else None,
     )
 
 
-def _until_midnight_pacific() -> float:
-    now = datetime.now(ZoneInfo("America/Los_Angeles"))
-    midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    return (midnight - now).total_seconds()
+def _midnight_pacific() -> datetime:
+    tomorrow = datetime.now(ZoneInfo("America/Los_Angeles")) + timedelta(days=1)
+    return tomorrow.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _outcome(statuses: Sequence[Any]) -> RequestOutcome:

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from include.errors import AuthenticationError, TransientError
+from include.errors import AuthenticationError, QuotaExhausted, Throttled, TransientError
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,10 @@ def utc_now() -> datetime:
 
 
 def patiently(label: str) -> Retrying:
-    """Call something again while it raises TransientError: after its `retry_after`, or with growing pauses."""
+    """Call something again while it raises TransientError: after its `retry_after`, or with growing pauses.
+
+    A longer wait than LONGEST_WAIT and a used up quota are not slept through: the whole task is tried again then.
+    """
     growing = wait_exponential_jitter(initial=1, max=60, jitter=0.5)
 
     def pause(state: RetryCallState) -> float:
@@ -57,7 +60,8 @@ def patiently(label: str) -> Retrying:
         return asked if asked is not None else growing(state)
 
     def is_worth_it(error: BaseException) -> bool:
-        return isinstance(error, TransientError) and (error.retry_after or 0) <= LONGEST_WAIT
+        is_too_long = isinstance(error, QuotaExhausted) or (getattr(error, "retry_after", None) or 0) > LONGEST_WAIT
+        return isinstance(error, TransientError) and not is_too_long
 
     def say(state: RetryCallState) -> None:
         seconds = state.next_action.sleep if state.next_action else 0
@@ -99,7 +103,8 @@ class Answer:
 class HttpApi:
     """A JSON API. 401 and 403 are final, 429 and 5xx and cut connections are waited for, the rest is an `Answer`.
 
-    `is_throttled` recognises a vendor's own way to say "too fast" (Mailchimp's bare 403).
+    `is_throttled` recognises a vendor's own way to say "too fast" (Mailchimp's bare 403), and `quota_reset` tells when
+    a quota that an answer calls used up is given back (with a time zone), None for any other answer.
     """
 
     def __init__(
@@ -112,12 +117,14 @@ class HttpApi:
         auth: tuple[str, str] | None = None,
         timeout: float = 120.0,
         is_throttled: Callable[[httpx.Response], bool] = lambda response: False,
+        quota_reset: Callable[[httpx.Response], datetime | None] = lambda response: None,
         key_hint: str = "",
         rights_hint: str = "",
     ) -> None:
         self.label = label
         self.conn_id = conn_id
         self._is_throttled = is_throttled
+        self._quota_reset = quota_reset
         self._key_hint = key_hint
         self._rights_hint = rights_hint
         self._client = httpx.Client(
@@ -146,8 +153,15 @@ class HttpApi:
             kind = type(error).__name__  # its text may hold the address
             raise TransientError(f"{self.label} gave no answer ({kind}) while trying to {what}") from None
         status = response.status_code
+        resets_at = None if response.is_success else self._quota_reset(response)
+        if resets_at is not None:
+            raise QuotaExhausted(
+                f"{self.label}: a quota is used up (HTTP {status}) while trying to {what}; it is given back at "
+                f"{resets_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
+                resets_at=resets_at,
+            )
         if status == 429 or self._is_throttled(response):
-            raise TransientError(
+            raise Throttled(
                 f"{self.label} asks to slow down (HTTP {status}) while trying to {what}",
                 retry_after=retry_after(response.headers.get("Retry-After")),
             )

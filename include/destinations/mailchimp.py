@@ -29,7 +29,7 @@ from pydantic import Field
 from include.connections import Connection
 from include.destinations.base import Destination, DestinationSettings, Member, OptOut, RowResult
 from include.destinations.http import Answer, HttpApi, without_people
-from include.errors import AudienceRejected, ConfigurationError
+from include.errors import AudienceRejected, BatchRefused, ConfigurationError
 
 PAGE_ROWS = 1000
 TEXT_CHARACTERS = 255
@@ -116,6 +116,7 @@ class Mailchimp(Destination):
                 json={"members": list(rows.values()), "update_existing": True, "sync_tags": False},
             ),
             f"add {len(rows)} members",
+            is_batch=True,
         )
         results: dict[str, RowResult] = {}
         untagged: list[str] = []
@@ -269,14 +270,18 @@ class Mailchimp(Destination):
         """Tag members whom the call before left without it; the answers of those that failed."""
         what = f"tag {len(addresses)} members"
         path = f"/lists/{audience}/segments/{segment}"
-        answer = self._done(self.api.call("POST", path, what, json={"members_to_add": list(addresses)}), what)
+        answer = self._done(
+            self.api.call("POST", path, what, json={"members_to_add": list(addresses)}), what, is_batch=True
+        )
         return {address: RowResult("retry", reason) for address, reason in _failures(answer).items()}
 
     def _take_off(self, audience: str, segment: str, addresses: Sequence[str]) -> dict[str, str]:
         """Take addresses off the tag; reasons by address for those where it failed. Their status stays as it is."""
         what = f"take {len(addresses)} members off the tag"
         path = f"/lists/{audience}/segments/{segment}"
-        answer = self._done(self.api.call("POST", path, what, json={"members_to_remove": list(addresses)}), what)
+        answer = self._done(
+            self.api.call("POST", path, what, json={"members_to_remove": list(addresses)}), what, is_batch=True
+        )
         return _failures(answer)
 
     def _members_changed(self, list_id: str, status: str, since: datetime | None) -> Iterator[Mapping[str, Any]]:
@@ -318,14 +323,16 @@ class Mailchimp(Destination):
             if len(items) < PAGE_ROWS:
                 return
 
-    def _done(self, answer: Answer, what: str) -> Mapping[str, Any]:
-        """The body of an answer that has to be a good one."""
+    def _done(self, answer: Answer, what: str, *, is_batch: bool = False) -> Mapping[str, Any]:
+        """The body of an answer that has to be a good one; `is_batch`: smaller batches may pass where this did not."""
         if answer.ok:
             return answer.data if isinstance(answer.data, Mapping) else {}
         if answer.status == 404:
             raise AudienceRejected(
                 f"Mailchimp cannot {what}: the list or tag is not there any more; the next run makes the tag again"
             )
+        if is_batch and answer.status in (400, 413, 414, 422):
+            raise BatchRefused(f"refused by Mailchimp: {answer.problem()}")
         raise AudienceRejected(f"Mailchimp refuses to {what}: {answer.problem()}")
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from include.destinations.base import Destination, Member, RowResult, get_destination
 from include.errors import ConfigurationError, TransientError
 from include.sync.ledger import ANSWERED, LedgerTarget, pending_requests, record_batch, record_outcome
+from include.sync.send import send_batch
 
 if TYPE_CHECKING:
     from include.warehouse.engine import Warehouse
@@ -199,7 +200,7 @@ def _send(destination: Destination, list_id: str, batch: Sequence[Row]) -> list[
         )
         for row in batch
     ]
-    return destination.remove(list_id, members) if _is_removal(batch[0]) else destination.add(list_id, members)
+    return send_batch(destination, list_id, members, is_removal=_is_removal(batch[0]))
 
 
 class _Progress:

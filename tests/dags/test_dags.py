@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,17 @@ def test_a_final_error_is_not_retried_and_a_wait_is_kept() -> None:
     assert told_to_wait.retry_delay is not None
     assert told_to_wait.retry_delay.total_seconds() == 42
     assert unknown.action.value == "default"
+
+
+def test_a_used_up_quota_is_waited_for_until_it_is_given_back() -> None:
+    from include.errors import QuotaExhausted
+    from include.scheduling import RekindleRetryPolicy
+
+    resets_at = datetime.now(UTC) + timedelta(hours=3)
+    decision = RekindleRetryPolicy().evaluate(QuotaExhausted("used up", resets_at=resets_at), 1, 3)
+    assert decision.action.value == "retry"
+    assert decision.retry_delay is not None
+    assert timedelta(hours=3) <= decision.retry_delay <= timedelta(hours=3, minutes=1)
 
 
 def test_tasks_run_in_the_order_the_sql_asks_for(dags: dict[str, Any]) -> None:
