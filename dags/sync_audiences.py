@@ -4,7 +4,7 @@ One DAG per audience file. It starts when the audience has passed its quality ga
 **plan** (who goes in, changes or leaves, stored before anything is sent) ▶ **push** ▶ **confirm** (ask after what the
 platform answers later). Nothing changed: nothing is called.
 
-**Parameters:** `dry_run` stops after the plan.
+**Parameters:** `dry_run` stops after the plan and shows it in the log (`docs/sync.md` tells how to send it then).
 
 **If it fails:** the branch's last log line says what the platform answered and what to do; the other branches go on.
 Clearing is safe: only members without an answer are sent again.
@@ -53,7 +53,8 @@ def branch(name: str, to: str, platform: type[Destination]) -> None:
         def plan() -> str:
             from include.sync.run import plan_next
 
-            return plan_next(name, to, get_current_context()["run_id"])
+            context = get_current_context()
+            return plan_next(name, to, context["run_id"], dry_run=context["params"]["dry_run"])
 
         @task(pool=to)
         def push(plan_id: str) -> str:

@@ -8,6 +8,7 @@
     ├── NotSupported            the platform has no such feature
     ├── QualityGateFailed       the data is not fit to be sent; nothing was sent
     ├── BatchRefused            the platform refuses a batch as a whole; halves of it are tried, down to single rows
+    ├── PlanOutdated            the world has moved on since the plan was made; plan again
     └── TransientError          try again, after `retry_after` seconds where the other side said so
         ├── Throttled           too fast, or too much at once
         └── QuotaExhausted      nothing more before `resets_at`: the quota of an hour or a day is used up
@@ -60,6 +61,10 @@ class BatchRefused(RekindleError):
 
 class QualityGateFailed(RekindleError):
     """A quality gate stopped an audience before anything was sent."""
+
+
+class PlanOutdated(RekindleError):
+    """A stored plan is not what would be planned now; nothing of it was sent."""
 
 
 class TransientError(RekindleError):

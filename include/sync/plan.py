@@ -24,6 +24,7 @@ from include.destinations.base import destination_class
 from include.settings import get_settings
 from include.sync.guard import check_gate, check_nobody_suppressed, check_shrink
 from include.sync.payload import json_escaped, listed_kinds, mapped_fields
+from include.sync.show import plan_text
 from include.warehouse.engine import Warehouse
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,11 @@ _EXCLUSION_COLUMNS = ["plan_id", "audience", "destination", "profile_id", "step"
 
 @dataclass(frozen=True)
 class PlanSummary:
-    """A plan in numbers. `excluded` counts by the step at which people fell out, in the order of the steps."""
+    """A plan in numbers.
+
+    `refused` and `held` have no row to send: the destination rejected exactly this payload; a removal waits because
+    the list would get too small. `excluded` counts by the step at which people fell out, in the order of the steps.
+    """
 
     plan_id: str
     matched: int
@@ -53,18 +58,23 @@ class PlanSummary:
     removes: int
     unchanged: int
     refused: int = 0
+    refreshes: int = 0
+    held: int = 0
     excluded: dict[str, int] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
         """How many members there is something to send of."""
-        return self.adds + self.updates + self.removes
+        return self.adds + self.updates + self.refreshes + self.removes
 
 
 def plan_target(
-    warehouse: Warehouse, audience_name: str, destination: str, as_of: datetime, run_id: str
+    warehouse: Warehouse, audience_name: str, destination: str, as_of: datetime, run_id: str, *, dry_run: bool = False
 ) -> PlanSummary:
-    """Plan one target as of a time (UTC) and store the plan; QualityGateFailed where the data is not fit for it."""
+    """Plan one target as of a time (UTC) and store the plan; QualityGateFailed where the data is not fit for it.
+
+    Planning sends nothing, whatever `dry_run` says: with it, the plan is also logged as a table for a person to read.
+    """
     loaded = load_audiences()
     audience = loaded.audience(audience_name)
     target = audience.target(destination)
@@ -77,6 +87,7 @@ def plan_target(
         Workbench(warehouse, session, plan_id, {"plan_id": plan_id}, {"json_escaped": json_escaped}) as bench,
     ):
         check_gate(warehouse, session, audience.name)
+        ledger_sequence = _newest_answer(bench, audience.name, destination)
         columns = segment_columns(bench, audience)
         fields = mapped_fields(target.fields if platform.has_fields else {}, columns)
         run_waterfall(bench, audience, platform, _naive(as_of), loaded.audiences, get_settings().holdout_salt)
@@ -107,7 +118,8 @@ def plan_target(
             refused=actions.get("refused", 0),
             excluded=excluded,
         )
-        _store(bench, summary, audience.name, destination, audience.label, run_id, _naive(as_of))
+        _store(bench, summary, audience.name, destination, audience.label, run_id, _naive(as_of), ledger_sequence)
+        shown = plan_text(warehouse, plan_id, connection=session) if dry_run else ""
     log.info(
         "planned %s at %s: %s matched, %s members; %s to add, %s to update, %s to remove, %s unchanged, %s refused; "
         "left out: %s; plan %s, %.1f s",
@@ -124,7 +136,20 @@ def plan_target(
         plan_id,
         time.monotonic() - began,
     )
+    if dry_run:
+        log.info("nothing is sent by this run; the plan:\n%s", shown)
     return summary
+
+
+def _newest_answer(bench: Workbench, audience: str, destination: str) -> int | None:
+    """The newest row of the target's ledger: what comes after it was not known to the plan."""
+    newest = bench.warehouse.scalar(
+        "select max(sequence) as newest from sync.ledger where audience = :audience and destination = :destination",
+        connection=bench.session,
+        audience=audience,
+        destination=destination,
+    )
+    return None if newest is None else int(newest)
 
 
 def _count_steps(bench: Workbench) -> tuple[dict[str, int], int, int]:
@@ -176,6 +201,7 @@ def _store(
     list_name: str,
     run_id: str,
     as_of: datetime,
+    ledger_sequence: int | None,
 ) -> None:
     bench.insert(
         "sync.plan_rows",
@@ -203,6 +229,9 @@ def _store(
         "removes": summary.removes,
         "unchanged": summary.unchanged,
         "refused": summary.refused,
+        "refreshes": summary.refreshes,
+        "held": summary.held,
+        "ledger_sequence": ledger_sequence,
         "as_of": as_of,
         "created_at": datetime.now(UTC).replace(tzinfo=None),
     }

@@ -49,12 +49,13 @@ def read_all_opt_outs(destination: str) -> int:
     return sum(read_opt_outs(warehouse, name, destination) for name in lists.values())
 
 
-def plan_next(audience: str, destination: str, run_id: str) -> str:
-    """Plan a target for the newest build that passed its gate; returns the plan's id."""
+def plan_next(audience: str, destination: str, run_id: str, *, dry_run: bool = False) -> str:
+    """Plan a target for the newest build that passed its gate; returns the plan's id. A dry run logs it as a table."""
     from include.sync.plan import plan_target
 
     warehouse = get_warehouse()
-    return plan_target(warehouse, audience, destination, ready_as_of(warehouse, audience), run_id).plan_id
+    as_of = ready_as_of(warehouse, audience)
+    return plan_target(warehouse, audience, destination, as_of, run_id, dry_run=dry_run).plan_id
 
 
 def push_planned(plan_id: str) -> None:
@@ -62,6 +63,15 @@ def push_planned(plan_id: str) -> None:
     from include.sync.push import push_plan
 
     push_plan(get_warehouse(), plan_id)
+
+
+def push_reviewed(warehouse: Warehouse, plan_id: str) -> None:
+    """Send exactly the rows of a plan that somebody looked at; PlanOutdated where they are not what holds now."""
+    from include.sync.push import push_plan
+    from include.sync.recheck import check_still_valid
+
+    check_still_valid(warehouse, plan_id)
+    push_plan(warehouse, plan_id)
 
 
 def confirm_planned(plan_id: str) -> bool:

@@ -308,6 +308,9 @@ _table(
     removes bigint
     unchanged bigint
     refused bigint      members the destination refused and whose row has not changed since
+    refreshes bigint    unchanged members sent again, because the destination would forget them
+    held bigint         removals that wait, because the list would fall under the destination's minimum
+    ledger_sequence bigint  newest row of the target's ledger when it was planned; null: there was none
     as_of timestamp
     created_at timestamp
     """,
@@ -317,7 +320,7 @@ _table(
     """
     plan_id text
     row_number bigint   order of sending: removes first
-    action text         add, update or remove
+    action text         add, update, refresh or remove
     profile_id text
     member_key text     the identifier that stands for the member at this destination
     identifiers text    JSON {kind: [values]}: exactly what is sent
@@ -345,7 +348,7 @@ _table(
     destination text
     list_id text        the platform's id of the list
     plan_id text
-    action text         add, update or remove
+    action text         add, update, refresh or remove
     profile_id text
     member_key text
     identifiers text    JSON {kind: [values]}: exactly what was sent

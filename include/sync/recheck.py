@@ -1,0 +1,154 @@
+"""Whether a plan that waited for somebody to look at it may still be sent.
+
+What was reviewed is exactly what is sent, or nothing: a plan whose target was written to since, or that holds people
+who may not be sent any more, is refused with counts, and planning again makes a new one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from include.audiences.eligibility import ALWAYS_APPLIED
+from include.errors import ConfigurationError, PlanOutdated
+
+if TYPE_CHECKING:
+    import sqlalchemy
+
+    from include.warehouse.engine import Warehouse
+
+# Answers of other plans. That a request which was pending was taken changes nothing that was planned.
+_MOVED = """
+    select count(*) as answers
+    from sync.ledger as newer
+    left join sync.ledger as waiting
+        on
+            newer.plan_id = waiting.plan_id
+            and newer.action = waiting.action
+            and newer.member_key = waiting.member_key
+            and newer.status in ('accepted', 'unattributed')
+            and waiting.status = 'pending'
+            and waiting.audience = :audience
+            and waiting.destination = :destination
+    where
+        newer.audience = :audience
+        and newer.destination = :destination
+        and newer.plan_id <> :plan_id
+        and newer.sequence > :planned_at
+        and waiting.plan_id is null
+"""
+
+_PLANNED = """
+    with planned as (
+        select distinct profile_id
+        from sync.plan_rows
+        where plan_id = :plan_id and action <> 'remove'
+    )
+"""
+
+_SAYING_NO = f"""
+    {_PLANNED},
+    tool_answers as (
+        select
+            kind,
+            value,
+            is_active,
+            row_number() over (
+                partition by destination, kind, value, channel
+                order by read_at desc nulls last, occurred_at desc nulls last, is_active desc
+            ) as recency
+        from sync.opt_outs
+        where channel in (:channel, 'all')
+    ),
+    said_no as (
+        select profile_id
+        from core.suppressions
+        where coalesce(channel, 'all') in (:channel, 'all') and reason in (:always_applied)
+        union all
+        select profile_id
+        from core.consents
+        where channel = :consent_channel and status = 'denied'
+        union all
+        select identifiers.profile_id
+        from tool_answers
+        inner join core.identifiers as identifiers
+            on
+                tool_answers.kind = identifiers.identifier_kind
+                and tool_answers.value = identifiers.identifier_value
+        where tool_answers.recency = 1 and coalesce(tool_answers.is_active, true)
+    )
+    select count(distinct planned.profile_id) as people
+    from planned
+    inner join said_no
+        on planned.profile_id = said_no.profile_id
+"""
+
+_GONE = f"""
+    {_PLANNED}
+    select count(*) as people
+    from planned
+    left join core.profiles as profiles
+        on planned.profile_id = profiles.profile_id
+    where profiles.profile_id is null
+"""
+
+
+def check_still_valid(warehouse: Warehouse, plan_id: str) -> None:
+    """PlanOutdated where a plan is not what would be planned now; ConfigurationError where there is no such plan.
+
+    Refused is a plan whose target has answers of other plans since, and one in which somebody has since opted out,
+    bounced, complained, denied consent or been erased. Rows of its own that were sent already are no reason.
+    """
+    with warehouse.session() as session:
+        plan = read_plan(warehouse, plan_id, connection=session)
+        moved = _count(warehouse, session, _MOVED, plan, planned_at=plan["ledger_sequence"] or 0)
+        if moved:
+            raise PlanOutdated(
+                f"plan {plan_id} ({_name(plan)}): the ledger moved: {moved} answers of other plans have come since it "
+                "was made; nothing was sent. Plan the target again and look at that plan"
+            )
+        channel, consent_channel = _channels(plan)
+        said_no = _count(
+            warehouse,
+            session,
+            _SAYING_NO,
+            plan,
+            channel=channel,
+            consent_channel=consent_channel,
+            always_applied=list(ALWAYS_APPLIED),
+        )
+        gone = _count(warehouse, session, _GONE, plan)
+    if said_no or gone:
+        raise PlanOutdated(
+            f"plan {plan_id} ({_name(plan)}): since it was made {said_no} of its people have opted out, bounced, "
+            f"complained or denied consent, and {gone} were erased or are one profile with another now; nothing was "
+            "sent. Plan the target again: they are left out then"
+        )
+
+
+def read_plan(warehouse: Warehouse, plan_id: str, *, connection: sqlalchemy.Connection | None = None) -> dict[str, Any]:
+    """The row of `sync.plans`; ConfigurationError where there is none."""
+    found = warehouse.read("select * from sync.plans where plan_id = :plan_id", plan_id=plan_id, connection=connection)
+    if not found:
+        raise ConfigurationError(f"there is no plan {plan_id} in sync.plans")
+    return found[0]
+
+
+def _count(
+    warehouse: Warehouse, session: sqlalchemy.Connection, sql: str, plan: dict[str, Any], **params: object
+) -> int:
+    named = {name: plan[name] for name in ("plan_id", "audience", "destination") if f":{name}" in sql}
+    return int(warehouse.scalar(sql, connection=session, **named, **params) or 0)
+
+
+def _channels(plan: dict[str, Any]) -> tuple[str, str]:
+    """The destination's channel, and the consent that the audience asks for on it."""
+    from include.audiences.load import load_audiences
+    from include.destinations.base import destination_class
+
+    channel = destination_class(str(plan["destination"])).channel
+    policy = load_audiences().audience(str(plan["audience"])).channels.get(channel)
+    return channel, policy.consent if policy else channel
+
+
+def _name(plan: dict[str, Any]) -> str:
+    return f"{plan['audience']} at {plan['destination']}"
