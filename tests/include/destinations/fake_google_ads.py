@@ -59,23 +59,11 @@ class Platform(LocalServer):
             },
         )  # fmt: skip
 
-    def people(self, count: int) -> list[Member]:
-        return [person(f"{i:064x}") for i in range(1, count + 1)]
-
-    def bad_person(self) -> Member:
-        return person("not a hash")
-
-    def no_sayer(self) -> Member:
-        return person("e" * 64)
-
     def opt_in_state(self) -> dict[str, str]:
         return {}
 
     def on_list(self) -> set[str]:
         return set().union(*self.members.values())
-
-    def list_writes(self) -> list[Request]:
-        return [call for call in self.journal if "audienceMembers:" in call.path]
 
     def is_api(self, request: Request) -> bool:
         return request.path != "/token"

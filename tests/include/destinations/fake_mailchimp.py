@@ -39,17 +39,6 @@ class Platform(LocalServer):
     def connection(self) -> Connection:
         return Connection("mailchimp_default", host=f"{self.url}/mailchimp", password=KEY)
 
-    def people(self, count: int) -> list[Member]:
-        return [person(f"person{i}@shop.example", CART_URL=f"https://shop.example/{i}") for i in range(count)]
-
-    def bad_person(self) -> Member:
-        return person("bad.row@")
-
-    def no_sayer(self) -> Member:
-        """Somebody who unsubscribed at the tool."""
-        self.put("left@shop.example", "unsubscribed")
-        return person("left@shop.example")
-
     def opt_in_state(self) -> dict[str, str]:
         return {address: member["status"] for address, member in self.members.items()}
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -17,38 +13,16 @@ from include.destinations.google_ads import GoogleAds
 from include.destinations.mailchimp import Mailchimp, MailchimpSettings
 from include.errors import AuthenticationError
 from include.identity.hashing import google_email_sha256, google_phone_sha256
-from include.sandbox.server import Sandbox
+from tests.include.destinations.running_sandbox import RunningSandbox
 
 LIST = "a1b2c3d4e5"
 
 
 @pytest.fixture(scope="module")
-def sandbox() -> Iterator[str]:
+def sandbox(served: RunningSandbox) -> str:
     """The address of a running sandbox, empty but for one Mailchimp list."""
-    import uvicorn
-
-    listener = socket.create_server(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    servers: list[Any] = []
-    started = threading.Event()
-
-    def run() -> None:  # its state belongs to the thread that opened it
-        app = Sandbox()
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-        servers.append(server)
-        started.set()
-        asyncio.run(server.serve(sockets=[listener]))
-        app.close()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    started.wait(30)
-    httpx.post(
-        f"{url}/_sandbox/mailchimp", json={"lists": [{"id": LIST, "name": "Newsletter"}]}, timeout=30
-    ).raise_for_status()
-    yield url
-    servers[0].should_exit = True
-    thread.join(10)
+    served.control("mailchimp", {"lists": [{"id": LIST, "name": "Newsletter"}]})
+    return served.url
 
 
 def control(sandbox: str, name: str, body: object) -> None:
