@@ -143,6 +143,9 @@ def test_a_house_function_may_be_given_an_expression() -> None:
         ("\r\n\u00a0Ana \n", "Ana"),
         ("\u3000小明\u2003\ufeff", "小明"),
         ("می\u200cروم", "می\u200cروم"),  # a joiner within a word is part of it
+        ("Ana\u3000", "Ana"),  # plain at one end only
+        ("\u00a0Ana", "Ana"),
+        ("a", "a"),
         ("", None),
         (" \t\r\n\v\f\u0085\u00a0", None),
         ("\u1680\u2000\u200a\u200b\u2028\u2029\u202f\u205f\u2060\u3000\ufeff", None),
