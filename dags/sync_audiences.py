@@ -2,7 +2,8 @@
 
 One DAG per audience file. It starts when the audience has passed its quality gate: read who opted out at the tool ▶
 **plan** (who goes in, changes or leaves, stored before anything is sent) ▶ **push** ▶ **confirm** (ask after what the
-platform answers later). Nothing changed: nothing is called.
+platform answers later) ▶ **audit** (once a day the list is read back and compared with the ledger). Nothing changed:
+nothing is written.
 
 **Parameters:** `dry_run` stops after the plan and shows it in the log (`docs/sync.md` tells how to send it then).
 
@@ -76,7 +77,7 @@ def branch(name: str, to: str, platform: type[Destination]) -> None:
         planned = plan()
         if platform.tells_opt_outs():
             opt_outs(name, to) >> planned
-        confirm(push(planned))
+        confirm(push(planned)) >> audit(name, to)
 
     target()
 
@@ -91,6 +92,18 @@ def opt_outs(name: str, to: str):
         return read_tool_opt_outs(name, to)
 
     return read()
+
+
+def audit(name: str, to: str):
+    """Does the list hold what the ledger says? Once a day; what differs is set right by the next plan."""
+
+    @task(task_id="audit", pool=to)
+    def compare() -> None:
+        from include.sync.run import audit_list
+
+        audit_list(name, to)
+
+    return compare()
 
 
 for _name, _audience in load_audiences().audiences.items():

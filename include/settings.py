@@ -29,6 +29,9 @@ class Settings(BaseSettings):
     )
     holdout_salt: str = Field("rekindle", description="changing it draws new holdouts for every audience")
 
+    audit_every: timedelta = Field(
+        timedelta(days=1), description="how often a list is read back and compared with the ledger, at most"
+    )
     build_at_latest: str | None = Field(
         "45 * * * *",
         description="cron (UTC) at which audiences are built even if a source has not landed; empty: never",

@@ -170,6 +170,7 @@ class Audience(Strict):
     exclusive: Name | None = Field(None, description="audiences of one group compete for a profile")
     priority: Annotated[int, Field(strict=True)] = Field(0, description="the largest number of a group wins")
     guard: Guard = Field(default_factory=Guard)
+    strict: StrictBool = Field(False, description="take off its lists whoever somebody else has put there")
     destinations: list[Target] = Field(min_length=1)
 
     _path: str = PrivateAttr("")

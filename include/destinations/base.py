@@ -62,6 +62,14 @@ class OptOut:
     occurred_at: datetime | None
 
 
+@dataclass(frozen=True)
+class ListStats:
+    """What a platform itself says about a list; None where it does not say. `match_rate` is a share, 0 to 1."""
+
+    size: int | None = None
+    match_rate: float | None = None
+
+
 class DestinationSettings(BaseModel):
     """Base of the options an audience file may give one destination."""
 
@@ -124,6 +132,10 @@ class Destination(ABC):
     def read_back(self, list_id: str) -> Iterator[str]:
         """The member keys that are on the list now."""
         raise NotSupported(f"{self.label} does not let a list be read back")
+
+    def stats(self, list_id: str) -> ListStats:
+        """How large the platform says the list is, and how many of the members it knows."""
+        raise NotSupported(f"{self.label} does not tell the size of a list")
 
     def erase(self, identifiers: Mapping[str, Sequence[str]]) -> None:
         """Forget a person for good."""

@@ -26,7 +26,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field
 
 from include.connections import Connection
-from include.destinations.base import Destination, DestinationSettings, Member, RequestOutcome, RowResult
+from include.destinations.base import Destination, DestinationSettings, ListStats, Member, RequestOutcome, RowResult
 from include.destinations.http import patiently, without_people
 from include.errors import (
     AudienceRejected,
@@ -179,6 +179,27 @@ class GoogleAds(Destination):
                 return RequestOutcome("failed", detail="Google does not know the request (any more)", try_again=True)
             raise
         return _outcome(list(answer.request_status_per_destination))
+
+    def stats(self, list_id: str) -> ListStats:
+        """Google's estimate where the list is largest, and its match rate; None until it has worked them out."""
+        found = self._call(
+            lambda: self._user_lists.get_user_list(
+                request={"name": f"{self._parent}/userLists/{list_id}"},
+                retry=None,
+                timeout=TIMEOUT,
+                metadata=self._metadata,
+            ),
+            "read the size of a list",
+        )
+        sizes = found.size_info
+        known = [
+            int(getattr(sizes, f"{network}_members_count"))
+            for network in ("display_network", "search_network", "youtube", "gmail")
+            if f"{network}_members_count" in sizes
+        ]
+        contacts = found.ingested_user_list_info.contact_id_info
+        matched = contacts.match_rate_percentage if "match_rate_percentage" in contacts else None
+        return ListStats(max(known) if known else None, matched / 100 if matched is not None else None)
 
     def _send(self, batch: Sequence[Member], send: Callable[[Sequence[Any]], str], verb: str) -> list[RowResult]:
         """Send a batch, setting aside the rows that Google names as bad, until the rest is taken."""

@@ -84,3 +84,10 @@ def confirm_planned(plan_id: str) -> bool:
             return True
         time.sleep(wait)
     return confirm_plan(warehouse, plan_id)
+
+
+def audit_list(audience: str, destination: str) -> None:
+    """Compare a list with the ledger, once a day at most."""
+    from include.sync.audit import audit_target
+
+    audit_target(get_warehouse(), audience, destination)

@@ -377,6 +377,39 @@ _table(
 )
 
 _table(
+    "sync.audits",
+    """
+    audit_id text       stands as plan_id on the rows it appended to the ledger
+    audience text
+    destination text
+    list_id text
+    outcome text        compared, no_read_back, or moved (something was sent meanwhile; nothing was concluded)
+    listed bigint       members that were read back
+    members bigint      members by the ledger, before it was set right
+    lost bigint         in the ledger and not on the list
+    opted_out bigint    of those, who said no at the tool
+    returned bigint     on the list again though we took them off
+    strangers bigint    on the list and never ours
+    began_at timestamp
+    audited_at timestamp
+    """,
+)
+_table(
+    "sync.destination_stats",
+    """
+    audience text
+    destination text
+    list_id text
+    day date
+    size bigint         as the platform counts or estimates it, else as it was read back; null where it tells nothing
+    members bigint      by the ledger
+    match_rate double   share of the members whom the platform knows, 0 to 1; null where it does not say
+    newest_change_at timestamp  the newest change that was accepted
+    recorded_at timestamp
+    """,
+)
+
+_table(
     "sync.builds",
     """
     build_id text

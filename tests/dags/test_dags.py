@@ -124,9 +124,11 @@ def test_each_destination_is_a_branch_of_its_own(dags: dict[str, Any]) -> None:
         "mailchimp.plan",
         "mailchimp.push",
         "mailchimp.confirm",
+        "mailchimp.audit",
         "google_ads.plan",
         "google_ads.push",
         "google_ads.confirm",
+        "google_ads.audit",
     }
     assert sync.get_task("mailchimp.push").upstream_task_ids == {"mailchimp.plan"}
     assert sync.get_task("mailchimp.push").pool == "mailchimp"

@@ -78,6 +78,9 @@ class Platform(LocalServer):
         path = request.path.removeprefix("/datamanager/v1/")
         if path == f"accountTypes/GOOGLE_ADS/accounts/{CUSTOMER}/userLists":
             return self.user_lists(request)
+        one = re.fullmatch(rf"accountTypes/GOOGLE_ADS/accounts/{CUSTOMER}/userLists/(\d+)", path)
+        if one and one[1] in self.lists:
+            return Reply(200, self.lists[one[1]])
         if path in ("audienceMembers:ingest", "audienceMembers:remove"):
             return self.change_members(path, request.body)
         if path == "requestStatus:retrieve":
