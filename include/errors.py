@@ -10,6 +10,7 @@
     ├── BatchRefused            the platform refuses a batch as a whole; halves of it are tried, down to single rows
     ├── PlanOutdated            the world has moved on since the plan was made; plan again
     └── TransientError          try again, after `retry_after` seconds where the other side said so
+        ├── AnswerLost          the call may have been carried out; only raised where it must not be repeated
         ├── Throttled           too fast, or too much at once
         └── QuotaExhausted      nothing more before `resets_at`: the quota of an hour or a day is used up
 
@@ -75,6 +76,10 @@ class TransientError(RekindleError):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         self.retry_after = retry_after
         super().__init__(message)
+
+
+class AnswerLost(TransientError):
+    """A call that must not be repeated blindly may have been carried out: its answer did not arrive."""
 
 
 class Throttled(TransientError):

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from include.connections import Connection, get_connection
 from include.errors import ConfigurationError, NotSupported
 
-Status = Literal["accepted", "rejected", "retry", "pending", "unattributed"]
+Status = Literal["accepted", "rejected", "retry", "pending", "unattributed", "intended", "unknown"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,7 +77,11 @@ class DestinationSettings(BaseModel):
 
 
 class Destination(ABC):
-    """A platform that holds lists. Verbs are safe to repeat unless they say otherwise."""
+    """A platform that holds lists. Verbs may be called from several threads, and are safe to repeat.
+
+    A verb that is not (its call starts an automation) is left out of `repeatable`: it raises AnswerLost where it cannot
+    tell whether the platform has acted, and `was_done` finds out.
+    """
 
     name: ClassVar[str]
     label: ClassVar[str]
@@ -89,6 +93,8 @@ class Destination(ABC):
     max_batch_rows: ClassVar[int]
     min_audience_size: ClassVar[int] = 0
     has_fields: ClassVar[bool] = False  # whether merge fields can be mapped
+    connections: ClassVar[int] = 1  # calls at once that are safe in one push
+    repeatable: ClassVar[frozenset[str]] = frozenset({"add", "remove"})  # verbs that do no harm when sent twice
     poll_seconds: int = 60  # how often to ask after an asynchronous request
     Settings: ClassVar[type[DestinationSettings]] = DestinationSettings
 
@@ -116,6 +122,10 @@ class Destination(ABC):
     @abstractmethod
     def remove(self, list_id: str, batch: Sequence[Member]) -> list[RowResult]:
         """Take members off the list; never an unsubscribe. Who is not on it is `accepted`."""
+
+    def was_done(self, list_id: str, verb: str, batch: Sequence[Member]) -> list[bool | None]:
+        """Whether a verb whose answer was lost was carried out, per member; None where the platform cannot tell."""
+        raise NotSupported(f"{self.label} does not show what a call has done")
 
     def outcome(self, request_id: str) -> RequestOutcome:
         """What became of a request that answered `pending`."""

@@ -87,6 +87,7 @@ class GoogleAds(Destination):
     docs_url = "https://developers.google.com/data-manager/api"
     identifiers = ("google_email_sha256", "google_phone_sha256")
     max_batch_rows = 10_000
+    connections = 2
     min_audience_size = 100
     Settings: ClassVar[type[DestinationSettings]] = GoogleAdsSettings
 

@@ -62,6 +62,7 @@ class Mailchimp(Destination):
     docs_url = "https://mailchimp.com/developer/marketing/api/"
     identifiers = ("email",)
     max_batch_rows = 500
+    connections = 4  # of the ten that an account has for all apps together
     has_fields = True
     Settings: ClassVar[type[DestinationSettings]] = MailchimpSettings
 

@@ -1,8 +1,8 @@
-"""The ledger: what each destination answered for each member, appended after every batch and never changed.
+"""The ledger: what each destination answered for each member, appended in groups of batches and never changed.
 
 The newest row of a sending (plan, member, action) by `sequence` is its answer, the oldest its place in time; the view
 `sync.sends` says so. `sync.requests` keeps the same memory for requests whose answer
-comes later. A batch is written in one transaction, so a process that dies leaves whole batches or none.
+comes later. A group is written in one transaction, so a process that dies leaves whole batches or none.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from include.destinations.base import RequestOutcome, RowResult
+import orjson
+
+from include.destinations.base import Member, RequestOutcome, RowResult
 from include.destinations.http import utc_now
 
 if TYPE_CHECKING:
@@ -71,55 +74,91 @@ class LedgerTarget:
     plan_id: str
 
 
-def record_batch(
-    warehouse: Warehouse, target: LedgerTarget, rows: Sequence[Mapping[str, Any]], results: Sequence[RowResult]
-) -> None:
+class PlanRow(NamedTuple):
+    """A row of sync.plan_rows as a push needs it."""
+
+    row_number: int
+    action: str
+    profile_id: str
+    member_key: str
+    identifiers: str
+    fields: str | None
+    payload_hash: str | None
+
+
+class Answers:
+    """Rows and what the destination answered to each, in the order of the answers."""
+
+    def __init__(self) -> None:
+        self.rows: list[PlanRow] = []
+        self.results: list[RowResult] = []
+        self.times: list[datetime] = []
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(self, rows: Sequence[PlanRow], results: Sequence[RowResult]) -> None:
+        """Add the answers of one batch, which have come just now."""
+        if len(rows) != len(results):
+            raise ValueError(f"{len(results)} answers to {len(rows)} rows")
+        self.rows += rows
+        self.results += results
+        self.times += [utc_now()] * len(rows)
+
+    def statuses(self) -> Counter[str]:
+        """How many rows got which answer."""
+        return Counter([result.status for result in self.results])
+
+
+def to_member(row: PlanRow) -> Member:
+    """The member a plan's row is about, as a destination takes her."""
+    return Member(row.member_key, orjson.loads(row.identifiers), orjson.loads(row.fields) if row.fields else {})
+
+
+def record_answers(warehouse: Warehouse, target: LedgerTarget, answers: Answers) -> None:
     """Append the answers to plan rows, and the requests behind those that are pending, in one transaction."""
-    now = utc_now()
-    waiting = Counter(result.request_id for result in results if result.status == "pending" and result.request_id)
+    rows, results = answers.rows, answers.results
+    waiting: dict[str, dict[str, Any]] = {}
+    for row, result, moment in zip(rows, results, answers.times, strict=True):
+        if result.status == "pending" and result.request_id:
+            found = waiting.get(result.request_id)
+            if found is None:
+                found = waiting[result.request_id] = {
+                    "request_id": result.request_id,
+                    "audience": target.audience,
+                    "destination": target.destination,
+                    "plan_id": target.plan_id,
+                    "action": "remove" if row.action == "remove" else "add",
+                    "status": "pending",
+                    "row_count": 0,
+                    "accepted_count": 0,
+                    "rejected_count": 0,
+                    "recorded_at": moment,
+                }
+            found["row_count"] += 1
     with warehouse.session() as connection:
         first = _last_sequence(warehouse, connection) + 1
         # The request first: where there are no transactions, rows that wait for one nobody knows would wait forever.
-        warehouse.insert(
-            "sync.requests",
-            (
-                {
-                    "request_id": request_id,
-                    "audience": target.audience,
-                    "destination": target.destination,
-                    "plan_id": target.plan_id,
-                    "action": "remove" if rows[0]["action"] == "remove" else "add",
-                    "status": "pending",
-                    "row_count": count,
-                    "accepted_count": 0,
-                    "rejected_count": 0,
-                    "recorded_at": now,
-                }
-                for request_id, count in waiting.items()
-            ),
-            connection=connection,
-        )
-        warehouse.insert(
+        warehouse.insert("sync.requests", waiting.values(), connection=connection)
+        warehouse.insert_columns(
             "sync.ledger",
-            (
-                {
-                    "sequence": first + index,
-                    "audience": target.audience,
-                    "destination": target.destination,
-                    "list_id": target.list_id,
-                    "plan_id": target.plan_id,
-                    "action": row["action"],
-                    "profile_id": row["profile_id"],
-                    "member_key": row["member_key"],
-                    "identifiers": row["identifiers"],
-                    "payload_hash": row["payload_hash"],
-                    "status": result.status,
-                    "reason": result.reason or None,
-                    "request_id": result.request_id,
-                    "acknowledged_at": now,
-                }
-                for index, (row, result) in enumerate(zip(rows, results, strict=True))
-            ),
+            {
+                "sequence": range(first, first + len(rows)),
+                "audience": target.audience,
+                "destination": target.destination,
+                "list_id": target.list_id,
+                "plan_id": target.plan_id,
+                "action": [row.action for row in rows],
+                "profile_id": [row.profile_id for row in rows],
+                "member_key": [row.member_key for row in rows],
+                "identifiers": [row.identifiers for row in rows],
+                "payload_hash": [row.payload_hash for row in rows],
+                "status": [result.status for result in results],
+                "reason": [result.reason or None for result in results],
+                "request_id": [result.request_id for result in results],
+                "acknowledged_at": answers.times,
+            },
+            len(rows),
             connection=connection,
         )
 

@@ -1,29 +1,41 @@
 """Push: send a plan to its destination and write down every answer; then ask after the answers that come later.
 
-A push reads the plan in the order it was stored, sends it in batches of the destination's size with one kind of action
-each, and appends the answers to the ledger after each batch. Kill it anywhere and run it again: rows with an answer are
-skipped, rows without one are sent (again), which is harmless because adding and removing are. No session of the
-warehouse is open while the network is waited for, and no more than a page of rows is in memory.
+A push reads the plan in pages, in the order it was stored, and hands batches of one kind to sender threads, as many as
+the destination says are safe. Answers are appended to the ledger in groups: several batches in one transaction
+(docs/decisions/0007). Kill it anywhere and run it again: rows with an answer are skipped, rows without one are sent
+(again), which is harmless because adding and removing are. Calls that are not are written down as intended before.
 
-Where later rules go: `_send` is the only place from which members leave (splitting a refused batch, pacing over tasks
-of one account); `push_plan` has the numbers of the plan before it sends anything (the guard that asks a human);
-`confirm_plan` ends a sync (reading the list back).
+Leavers are through before anybody comes in. The old address of a member is taken off last, and only when her new one
+was accepted. No session of the warehouse is open while the network is waited for, and no more than a page of rows,
+a group of answers and the batches under way are in memory.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from include.destinations.base import Destination, Member, RowResult, get_destination
-from include.errors import ConfigurationError, TransientError
-from include.sync.ledger import ANSWERED, LedgerTarget, pending_requests, record_batch, record_outcome
-from include.sync.send import send_batch
+from include.destinations.base import Destination, RowResult, get_destination
+from include.errors import ConfigurationError
+from include.sync.intentions import intend, settle
+from include.sync.ledger import (
+    ANSWERED,
+    Answers,
+    LedgerTarget,
+    PlanRow,
+    pending_requests,
+    record_answers,
+    record_outcome,
+)
+from include.sync.send import send_rows
 
 if TYPE_CHECKING:
     from include.warehouse.engine import Warehouse
@@ -31,15 +43,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Connect = Callable[[str, Mapping[str, object]], Destination]
-Row = Mapping[str, Any]
 
-PAGE_ROWS = 10_000
+PAGE_ROWS = 20_000
+GROUP_ROWS = 20_000  # answers written in one transaction at most ...
+GROUP_SECONDS = 5.0  # ... and the longest that one waits for it
 PROGRESS_SECONDS = 10.0
+_HELD_BACK = RowResult("retry", "her new address is not in yet; the old one stays until it is")
 
 
 @dataclass(frozen=True)
 class PushSummary:
-    """What one push did; `pending` is not delivered yet."""
+    """What one push did, in rows; `pending` is not delivered yet, `unknown` was sent and will never be answered."""
 
     plan_id: str
     sent: int = 0
@@ -47,6 +61,7 @@ class PushSummary:
     rejected: int = 0
     retry: int = 0
     pending: int = 0
+    unknown: int = 0
     batches: int = 0
 
 
@@ -56,7 +71,9 @@ def push_plan(warehouse: Warehouse, plan_id: str, connect: Connect = get_destina
     TransientError where the destination stays unreachable: what was answered until then is kept, a retry goes on there.
     """
     plan = _plan(warehouse, plan_id)
-    name = f"{plan['audience']} > {plan['destination']}"
+    audience, destination_name = str(plan["audience"]), str(plan["destination"])
+    name = f"{audience} > {destination_name}"
+    settle(warehouse, audience, destination_name, lambda: _connect(plan, connect)[0])
     started_before = bool(
         warehouse.scalar("select count(*) as rows_found from sync.ledger where plan_id = :plan_id", plan_id=plan_id)
     )
@@ -66,23 +83,13 @@ def push_plan(warehouse: Warehouse, plan_id: str, connect: Connect = get_destina
         return PushSummary(plan_id)
     destination, description = _connect(plan, connect)
     list_id = destination.ensure_audience(str(plan["list_name"]), description, _fields(warehouse, plan_id))
-    target = LedgerTarget(plan["audience"], plan["destination"], list_id, plan_id)
+    target = LedgerTarget(audience, destination_name, list_id, plan_id)
     logger.info("%s: sending %s rows to list %s%s", name, total, list_id, " (going on)" if started_before else "")
-    counts: Counter[str] = Counter()
-    progress = _Progress(name, total)
-    batches = 0
-    try:
-        rows = _stream(warehouse, plan_id, started_before)
-        for batch in _batches(rows, destination.max_batch_rows):
-            results = _send(destination, list_id, batch)
-            record_batch(warehouse, target, batch, results)
-            counts.update(result.status for result in results)
-            batches += 1
-            progress.add(len(batch), counts)
-    except TransientError:
-        progress.say(counts, "stopped; a retry goes on from here")
-        raise
-    progress.say(counts, "done")
+    writer = _Writer(warehouse, target, _Progress(name, total))
+    for is_removal, rows in groupby(_stream(warehouse, plan_id, started_before), key=_is_removal):
+        _send_stage(writer, destination, rows, is_removal=is_removal)
+    writer.progress.say(writer.counts, "done")
+    counts = writer.counts
     return PushSummary(
         plan_id=plan_id,
         sent=counts.total(),
@@ -90,7 +97,8 @@ def push_plan(warehouse: Warehouse, plan_id: str, connect: Connect = get_destina
         rejected=counts["rejected"],
         retry=counts["retry"],
         pending=counts["pending"],
-        batches=batches,
+        unknown=counts["unknown"],
+        batches=writer.batches,
     )
 
 
@@ -116,7 +124,7 @@ def confirm_plan(warehouse: Warehouse, plan_id: str, connect: Connect = get_dest
     return outcomes["pending"] == 0
 
 
-def _plan(warehouse: Warehouse, plan_id: str) -> Row:
+def _plan(warehouse: Warehouse, plan_id: str) -> Mapping[str, Any]:
     found = warehouse.read(
         "select plan_id, audience, destination, list_name from sync.plans where plan_id = :plan_id", plan_id=plan_id
     )
@@ -125,7 +133,7 @@ def _plan(warehouse: Warehouse, plan_id: str) -> Row:
     return found[0]
 
 
-def _connect(plan: Row, connect: Connect) -> tuple[Destination, str]:
+def _connect(plan: Mapping[str, Any], connect: Connect) -> tuple[Destination, str]:
     """The plan's destination with the options of its audience file, and the audience's description."""
     from include.audiences.load import load_audiences
 
@@ -157,50 +165,154 @@ def _unanswered(started_before: bool) -> str:
     """
 
 
-def _stream(warehouse: Warehouse, plan_id: str, started_before: bool) -> Iterator[Row]:
+def _stream(warehouse: Warehouse, plan_id: str, started_before: bool) -> Iterator[PlanRow]:
     """The rows to send in the plan's order, page by page, each page in a session of its own."""
     sql = f"""
-        select
-            rows.row_number, rows.action, rows.profile_id, rows.member_key, rows.identifiers, rows.fields,
-            rows.payload_hash
+        select {", ".join(f"rows.{column}" for column in PlanRow._fields)}
         {_unanswered(started_before)}
             and rows.row_number > :after
         order by rows.row_number
         limit {PAGE_ROWS}
     """
     after = -1
-    while page := warehouse.read(sql, plan_id=plan_id, after=after):
+    while page := [PlanRow(*values) for values in warehouse.tuples(sql, plan_id=plan_id, after=after)]:
         yield from page
-        after = int(page[-1]["row_number"])
+        after = page[-1].row_number
 
 
-def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    """Rows in order, at most `size` together, and never a removal with something else."""
-    batch: list[Row] = []
+def _is_removal(row: PlanRow) -> bool:
+    return row.action == "remove"
+
+
+def _send_stage(writer: _Writer, destination: Destination, rows: Iterator[PlanRow], *, is_removal: bool) -> None:
+    """Send rows of one kind with several batches under way; at the end all are answered and written down.
+
+    On an error nothing more is begun, what is under way is waited for, and all answers are kept.
+    """
+    held_back = _held_back(writer.warehouse, writer.target.plan_id) if is_removal else frozenset[int]()
+    verb = "remove" if is_removal else "add"
+    stop = threading.Event()
+    under_way: deque[tuple[list[PlanRow], Future[list[RowResult]]]] = deque()
+
+    def send(batch: list[PlanRow]) -> list[RowResult]:
+        if stop.is_set():
+            raise CancelledError
+        try:
+            return send_rows(destination, writer.target.list_id, verb, batch)
+        except BaseException:
+            stop.set()
+            raise
+
+    def collect(left: int, *, errors: list[BaseException] | None = None) -> None:
+        """Take in answers until at most `left` batches are under way."""
+        while under_way:
+            for answered in [pair for pair in under_way if pair[1].done()]:
+                under_way.remove(answered)
+                batch, future = answered
+                try:
+                    results = future.result()
+                except BaseException as error:
+                    if errors is None:
+                        raise
+                    errors.append(error)
+                else:
+                    writer.add(batch, results)
+            writer.write_when_due()
+            if len(under_way) <= left:
+                return
+            wait([future for _, future in under_way], writer.seconds_left(), FIRST_COMPLETED)
+
+    with ThreadPoolExecutor(destination.connections, thread_name_prefix=destination.name) as senders:
+        try:
+            for batch in _batches(writer.without(rows, held_back), destination.max_batch_rows):
+                if verb not in destination.repeatable:
+                    intend(writer.warehouse, writer.target, batch)
+                under_way.append((batch, senders.submit(send, batch)))
+                collect(2 * destination.connections - 1)
+            collect(0)
+        except BaseException:
+            stop.set()
+            collect(0, errors=[])
+            writer.write()
+            writer.progress.say(writer.counts, "stopped; a retry goes on from here")
+            raise
+    writer.write()
+
+
+def _held_back(warehouse: Warehouse, plan_id: str) -> frozenset[int]:
+    """Removals of an old address whose member is not in under her new one: it was refused, or is not answered yet."""
+    rows = warehouse.tuples(
+        """
+        select distinct old.row_number
+        from sync.plan_rows as old
+        inner join sync.plan_rows as new
+            on old.plan_id = new.plan_id and old.profile_id = new.profile_id and new.action <> 'remove'
+        left join (
+            select action, member_key, status
+            from sync.ledger
+            where plan_id = :plan_id
+            qualify row_number() over (partition by action, member_key order by sequence desc) = 1
+        ) as answers
+            on new.action = answers.action and new.member_key = answers.member_key
+        where old.plan_id = :plan_id and old.action = 'remove' and answers.status is distinct from 'accepted'
+        """,
+        plan_id=plan_id,
+    )
+    return frozenset(int(row_number) for (row_number,) in rows)
+
+
+def _batches(rows: Iterator[PlanRow], size: int) -> Iterator[list[PlanRow]]:
+    batch: list[PlanRow] = []
     for row in rows:
-        if batch and (len(batch) == size or _is_removal(batch[0]) != _is_removal(row)):
+        batch.append(row)
+        if len(batch) == size:
             yield batch
             batch = []
-        batch.append(row)
     if batch:
         yield batch
 
 
-def _is_removal(row: Row) -> bool:
-    return bool(row["action"] == "remove")
+class _Writer:
+    """Collects answers and appends them to the ledger in groups: after so many rows, or so many seconds."""
 
+    def __init__(self, warehouse: Warehouse, target: LedgerTarget, progress: _Progress) -> None:
+        self.warehouse, self.target, self.progress = warehouse, target, progress
+        self.counts: Counter[str] = Counter()
+        self.batches = 0
+        self._waiting = Answers()
+        self._due = 0.0
 
-def _send(destination: Destination, list_id: str, batch: Sequence[Row]) -> list[RowResult]:
-    """Send one batch of one kind; the only place from which members leave."""
-    members = [
-        Member(
-            member_key=row["member_key"],
-            identifiers=json.loads(row["identifiers"]),
-            fields=json.loads(row["fields"]) if row["fields"] else {},
-        )
-        for row in batch
-    ]
-    return send_batch(destination, list_id, members, is_removal=_is_removal(batch[0]))
+    def add(self, rows: Sequence[PlanRow], results: Sequence[RowResult]) -> None:
+        self._take(rows, results)
+        self.batches += 1
+
+    def without(self, rows: Iterator[PlanRow], held_back: frozenset[int]) -> Iterator[PlanRow]:
+        """The rows to send; those that are held back are noted for the next push."""
+        for row in rows:
+            if row.row_number in held_back:
+                self._take([row], [_HELD_BACK])
+            else:
+                yield row
+
+    def _take(self, rows: Sequence[PlanRow], results: Sequence[RowResult]) -> None:
+        if not self._waiting:
+            self._due = time.monotonic() + GROUP_SECONDS
+        self._waiting.add(rows, results)
+        self.counts.update([result.status for result in results])
+        self.progress.add(len(rows), self.counts)
+
+    def seconds_left(self) -> float | None:
+        """Until the group has to be written; None while there is nothing to write."""
+        return max(self._due - time.monotonic(), 0.0) if self._waiting else None
+
+    def write_when_due(self) -> None:
+        if len(self._waiting) >= GROUP_ROWS or (self._waiting and time.monotonic() >= self._due):
+            self.write()
+
+    def write(self) -> None:
+        if self._waiting:
+            record_answers(self.warehouse, self.target, self._waiting)
+            self._waiting = Answers()
 
 
 class _Progress:
@@ -220,7 +332,8 @@ class _Progress:
         rate = self.done / max(self.said - self.began, 0.001)
         left = max(self.total - self.done, 0)
         logger.info(
-            "%s: %s: %s of %s rows, %.0f rows/s, about %.0f s to go; accepted %s, rejected %s, retry %s, pending %s",
-            self.name, what, self.done, self.total, rate, left / rate if rate else 0.0,
-            counts["accepted"], counts["rejected"], counts["retry"], counts["pending"],
+            "%s: %s: %s of %s rows, %.0f rows/s, about %.0f s to go; accepted %s, rejected %s, retry %s, pending %s, "
+            "unknown %s",
+            self.name, what, self.done, self.total, rate, left / rate if rate else 0.0, counts["accepted"],
+            counts["rejected"], counts["retry"], counts["pending"], counts["unknown"],
         )  # fmt: skip

@@ -10,11 +10,27 @@ import logging
 from collections.abc import Callable, Sequence
 
 from include.destinations.base import Destination, Member, RowResult, Status
-from include.errors import AudienceRejected, BatchRefused
+from include.errors import AnswerLost, AudienceRejected, BatchRefused
+from include.sync.intentions import look_up
+from include.sync.ledger import PlanRow, to_member
 
 logger = logging.getLogger(__name__)
 
 ALL_BAD = 50  # so many single rows refused and none taken: it is not the rows
+
+
+def send_rows(destination: Destination, list_id: str, verb: str, rows: Sequence[PlanRow]) -> list[RowResult]:
+    """Send rows of a plan by `add` or `remove`; the only place from which members leave.
+
+    Where the verb must not be repeated and its answer was lost, the platform is asked what became of the rows.
+    """
+    members = [to_member(row) for row in rows]
+    try:
+        return send_batch(destination, list_id, members, is_removal=verb == "remove")
+    except AnswerLost:
+        if verb in destination.repeatable:
+            raise
+        return look_up(destination, list_id, verb, members)
 
 
 def send_batch(

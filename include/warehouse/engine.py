@@ -227,6 +227,18 @@ class Warehouse:
         with self._joined(connection) as session:
             return [dict(row) for row in self._result(session, sql, params).mappings()]
 
+    def tuples(
+        self, sql: str, *, connection: sqlalchemy.Connection | None = None, **params: Any
+    ) -> list[tuple[Any, ...]]:
+        """All rows of a query as plain tuples; `read` for large answers."""
+        with self._joined(connection) as session:
+            if self.dialect == "duckdb":
+                statement, values = self._statement(sql, params)
+                duck: Any = session.connection.driver_connection
+                found: list[tuple[Any, ...]] = duck.execute(_dollars(statement.text), values).fetchall()
+                return found
+            return [tuple(row) for row in self._result(session, sql, params)]
+
     def scalar(self, sql: str, *, connection: sqlalchemy.Connection | None = None, **params: Any) -> Any:
         """The first value of the first row, None when there is no row."""
         with self._joined(connection) as session:
@@ -301,21 +313,42 @@ class Warehouse:
         with self._joined(connection) as session:
             schema = self._arrow_schema(session, table)
             while chunk:
-                part = _arrow_rows(table, schema, chunk)
-                if self.dialect == "duckdb":
-                    self._append(session, table, part)
-                elif self.dialect == "postgres":
-                    postgres.copy_in(session, table, part)
-                elif self.dialect == "spark":
-                    spark.insert(session, table, part, self._staging_dir)
-                else:
-                    names = ", ".join(part.column_names)
-                    values = ", ".join(f":{name}" for name in part.column_names)
-                    statement = sqlalchemy.text(f"insert into {table} ({names}) values ({values})")
-                    session.execute(statement, part.to_pylist())
+                self._append_arrow(session, table, _arrow_rows(table, schema, chunk))
                 written += len(chunk)
                 chunk = list(islice(source, INSERT_CHUNK))
         return written
+
+    def insert_columns(
+        self, table: str, columns: Mapping[str, Any], rows: int, *, connection: sqlalchemy.Connection | None = None
+    ) -> None:
+        """Append rows given as whole columns; a text stands for a column that says the same in every row."""
+        import pyarrow as pa
+
+        _check_name(table)
+        if not rows:
+            return
+        with self._joined(connection) as session:
+            schema = self._arrow_schema(session, table)
+            arrays = [
+                pa.repeat(pa.scalar(values, schema.field(name).type), rows)
+                if isinstance(values, str)
+                else pa.array(values, type=schema.field(name).type)
+                for name, values in columns.items()
+            ]
+            self._append_arrow(session, table, without_zeros(pa.Table.from_arrays(arrays, names=list(columns))))
+
+    def _append_arrow(self, session: sqlalchemy.Connection, table: str, part: Any) -> None:
+        if self.dialect == "duckdb":
+            self._append(session, table, part)
+        elif self.dialect == "postgres":
+            postgres.copy_in(session, table, part)
+        elif self.dialect == "spark":
+            spark.insert(session, table, part, self._staging_dir)
+        else:
+            names = ", ".join(part.column_names)
+            values = ", ".join(f":{name}" for name in part.column_names)
+            statement = sqlalchemy.text(f"insert into {table} ({names}) values ({values})")
+            session.execute(statement, part.to_pylist())
 
     def _arrow_schema(self, session: sqlalchemy.Connection, table: str) -> Any:
         """The columns of a table as Arrow knows them."""

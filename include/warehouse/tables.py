@@ -353,7 +353,7 @@ _table(
     member_key text
     identifiers text    JSON {kind: [values]}: exactly what was sent
     payload_hash text
-    status text         accepted, rejected, retry, pending (answered later), unattributed (part of its request failed)
+    status text         accepted, rejected, retry, pending, unattributed, intended or unknown (docs/destinations.md)
     reason text
     request_id text
     acknowledged_at timestamp

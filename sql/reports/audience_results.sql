@@ -83,7 +83,7 @@ row_answers as (
         count(*) filter (where sends.status = 'accepted') as accepted,
         count(*) filter (where sends.status = 'rejected') as rejected,
         count(*) filter (where sends.status = 'pending') as pending,
-        count(*) filter (where sends.status = 'unattributed') as unattributed
+        count(*) filter (where sends.status in ('unattributed', 'intended', 'unknown')) as unattributed
     from sending_plans
     inner join sync.sends as sends
         on

@@ -22,7 +22,7 @@ with sends as (
     from sync.sends
     where
         (action = 'remove' and status = 'accepted')
-        or (action <> 'remove' and status in ('accepted', 'pending', 'unattributed'))
+        or (action <> 'remove' and status in ('accepted', 'pending', 'unattributed', 'intended', 'unknown'))
 ),
 
 compared_sends as (

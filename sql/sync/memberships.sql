@@ -11,7 +11,7 @@ with marks as (
         destination,
         member_key,
         max(sent_order) filter (
-            where action <> 'remove' and status in ('accepted', 'pending', 'unattributed')
+            where action <> 'remove' and status in ('accepted', 'pending', 'unattributed', 'intended', 'unknown')
         ) as last_sent,
         coalesce(max(sent_order) filter (where action = 'remove' and status = 'accepted'), -1) as last_removed,
         coalesce(max(sent_order) filter (where action = 'remove' and status = 'pending'), -1) as last_leaving
@@ -36,7 +36,7 @@ entries as (
     where
         marks.last_sent > marks.last_removed
         and sends.action <> 'remove'
-        and sends.status in ('accepted', 'pending', 'unattributed')
+        and sends.status in ('accepted', 'pending', 'unattributed', 'intended', 'unknown')
         and sends.sent_order > marks.last_removed
     group by marks.audience, marks.destination, marks.member_key, marks.last_sent, marks.last_leaving
 )

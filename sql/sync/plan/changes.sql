@@ -78,7 +78,7 @@ sent_texts as (
         sends.audience = :audience
         and sends.destination = :destination
         and sends.action <> 'remove'
-        and sends.status in ('accepted', 'pending', 'unattributed')
+        and sends.status in ('accepted', 'pending', 'unattributed', 'intended', 'unknown')
         and sends.sent_order > leavers.last_removed
 ),
 

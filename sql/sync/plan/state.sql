@@ -22,7 +22,7 @@ marks as (
         member_key,
         max(sent_order) filter (where action <> 'remove') as last_tried,
         max(sent_order) filter (
-            where action <> 'remove' and status in ('accepted', 'pending', 'unattributed')
+            where action <> 'remove' and status in ('accepted', 'pending', 'unattributed', 'intended', 'unknown')
         ) as last_sent,
         coalesce(max(sent_order) filter (where action = 'remove' and status = 'accepted'), -1) as last_removed,
         coalesce(max(sent_order) filter (where action = 'remove' and status = 'pending'), -1) as last_leaving

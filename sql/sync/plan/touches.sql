@@ -37,7 +37,7 @@ ad_sends as (
         on sends.profile_id = people.profile_id
     where
         sends.destination in (:ad_destinations)
-        and sends.status in ('accepted', 'pending', 'unattributed')
+        and sends.status in ('accepted', 'pending', 'unattributed', 'intended', 'unknown')
         and sends.sent_at < :as_of
 ),
 

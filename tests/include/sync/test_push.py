@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from include.destinations.base import Destination, Member, RequestOutcome, RowResult
+from include.destinations.base import Destination, Member, RequestOutcome, RowResult, Status
 from include.errors import AuthenticationError, ConfigurationError, TransientError
 from include.settings import get_settings
 from include.sync import push
 from include.sync.push import PushSummary, confirm_plan, push_plan
+from include.warehouse.build import ensure_views
 from include.warehouse.engine import Warehouse
 
 AUDIENCE = """
@@ -287,6 +290,177 @@ def test_the_log_carries_counts_and_no_people(warehouse: Warehouse, caplog: pyte
     ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("include"))
     assert "2 of 2 rows" in ours
     assert "shop.example" not in caplog.text
+
+
+# several batches under way
+
+
+class Busy(Paper):
+    """Paper with several senders, which notes how many calls are under way together."""
+
+    connections = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+        self.now: Counter[str] = Counter()
+        self.together: set[tuple[int, int]] = set()  # adds and removals under way at the same moment
+
+    def _call(self, verb: str, batch: Sequence[Member]) -> None:
+        with self.lock:
+            self.now[verb] += 1
+            self.together.add((self.now["add"], self.now["remove"]))
+        time.sleep(0.01)
+        with self.lock:
+            self.now[verb] -= 1
+            self.calls.append((verb, [member.member_key.split("@")[0] for member in batch]))
+
+
+def test_several_batches_are_under_way_and_leavers_are_through_before_anybody_comes_in(warehouse: Warehouse) -> None:
+    store_plan(
+        warehouse, *(f"remove r{i}" for i in range(30)), *(f"add a{i}" for i in range(30)), *["remove z1", "remove z2"]
+    )
+    busy = Busy()
+    assert push_plan(warehouse, "plan-1", busy.connect) == PushSummary("plan-1", sent=62, accepted=62, batches=21)
+    assert [verb for verb, _ in busy.calls] == ["remove"] * 10 + ["add"] * 10 + ["remove"]
+    assert max(adds + removals for adds, removals in busy.together) == 4
+    assert all(not adds or not removals for adds, removals in busy.together)
+    assert len(ledger(warehouse)) == 62
+
+
+def test_an_error_in_one_batch_keeps_the_answers_of_the_others(warehouse: Warehouse) -> None:
+    store_plan(warehouse, *(f"add p{i}" for i in range(60)))
+    busy = Busy()
+    answered: list[str] = []
+
+    def add(list_id: str, batch: Sequence[Member]) -> list[RowResult]:
+        if batch[0].member_key.startswith("p15@"):
+            raise TransientError("away")
+        results = Busy.add(busy, list_id, batch)
+        answered.extend(member.member_key.split("@")[0] for member in batch)
+        return results
+
+    busy.add = add  # type: ignore[method-assign]
+    with pytest.raises(TransientError, match="away"):
+        push_plan(warehouse, "plan-1", busy.connect)
+    assert sorted(person for _, person, _ in ledger(warehouse)) == sorted(answered)
+    assert len(answered) < 57
+    busy.add = lambda list_id, batch: Busy.add(busy, list_id, batch)  # type: ignore[method-assign]
+    assert push_plan(warehouse, "plan-1", busy.connect).sent == 60 - len(answered)
+    sent = [person for _, people in busy.calls for person in people]
+    assert sorted(sent) == sorted({f"p{i}" for i in range(60)})
+
+
+def test_answers_are_written_in_groups(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[int] = []
+    write = push.record_answers
+
+    def note(warehouse: Warehouse, target: Any, answers: Any) -> None:
+        groups.append(len(answers))
+        write(warehouse, target, answers)
+
+    monkeypatch.setattr(push, "record_answers", note)
+    monkeypatch.setattr(push, "GROUP_ROWS", 9)
+    store_plan(warehouse, *(f"add p{i}" for i in range(30)))
+    push_plan(warehouse, "plan-1", Paper().connect)
+    assert sum(groups) == 30
+    assert len(groups) <= 4
+    assert max(groups) <= 9 + 2 * 3  # the batches under way when a group is full
+
+
+def test_a_group_does_not_wait_for_long(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "GROUP_SECONDS", 0.05)
+    store_plan(warehouse, "add a", "add b", "add c", "add d")
+    paper = Paper()
+    written: list[int] = []
+
+    def wait_for_the_first_batch() -> None:
+        while paper.calls and not written:
+            time.sleep(0.01)
+            written.extend([1] * len(ledger(warehouse)))
+
+    paper.before_call = wait_for_the_first_batch
+    push_plan(warehouse, "plan-1", paper.connect)
+    assert len(written) >= 3
+
+
+# the old address of a member who is in under a new one
+
+
+def store_change_of_address(warehouse: Warehouse, plan_id: str = "plan-1") -> None:
+    """Ana comes in under a new address, which frees her old one; Bo has left, Zoe's old address is all there is."""
+    store_plan(warehouse, "remove bo", "add new", "remove old", "remove zoe", plan_id=plan_id)
+    warehouse.execute("update sync.plan_rows set profile_id = 'p-ana' where member_key like 'new@%'")
+    warehouse.execute("update sync.plan_rows set profile_id = 'p-ana' where member_key like 'old@%'")
+
+
+def only_the_new_address(answer: RowResult) -> Callable[[Member], RowResult]:
+    return lambda member: answer if member.member_key.startswith("new@") else RowResult("accepted")
+
+
+ROWS_ARE_CHANGED = pytest.mark.parametrize("new_warehouse", ["duckdb", "postgres"], indirect=True)
+
+
+@ROWS_ARE_CHANGED
+def test_the_old_address_goes_when_the_new_one_is_in(warehouse: Warehouse) -> None:
+    store_change_of_address(warehouse)
+    paper = Paper()
+    assert push_plan(warehouse, "plan-1", paper.connect).accepted == 4
+    assert paper.calls == [("remove", ["bo"]), ("add", ["new"]), ("remove", ["old", "zoe"])]
+
+
+@ROWS_ARE_CHANGED
+@pytest.mark.parametrize("status", ["rejected", "retry", "pending"])
+def test_the_old_address_stays_while_the_new_one_is_not_in(warehouse: Warehouse, status: Status) -> None:
+    store_change_of_address(warehouse)
+    paper = Paper()
+    paper.answer = only_the_new_address(RowResult(status, "no", request_id="r1" if status == "pending" else None))
+    push_plan(warehouse, "plan-1", paper.connect)
+    assert paper.calls == [("remove", ["bo"]), ("add", ["new"]), ("remove", ["zoe"])]
+    assert ("remove", "old", "retry") in ledger(warehouse)
+    paper.calls.clear()
+    push_plan(warehouse, "plan-1", paper.connect)  # again, as a retry of the task would
+    assert ("remove", ["old"]) not in paper.calls
+
+
+@ROWS_ARE_CHANGED
+def test_a_retry_takes_the_old_address_off_once_the_new_one_is_in(warehouse: Warehouse) -> None:
+    store_change_of_address(warehouse)
+    paper = Paper()
+    paper.answer = only_the_new_address(RowResult("retry", "busy"))
+    push_plan(warehouse, "plan-1", paper.connect)
+    paper.calls.clear()
+    paper.answer = lambda member: RowResult("accepted")
+    push_plan(warehouse, "plan-1", paper.connect)
+    assert paper.calls == [("add", ["new"]), ("remove", ["old"])]
+
+
+# what the views tell
+
+
+@pytest.mark.on_spark
+def test_views_tell_what_is_unfinished_and_who_was_not_taken(warehouse: Warehouse) -> None:
+    ensure_views(warehouse)
+    store_plan(warehouse, "remove x", "add a", "add b", "add c")
+    paper = Paper()
+    answers = {
+        "x": RowResult("rejected", "no"), "a": RowResult("accepted"), "b": RowResult("rejected", "bounced"),
+        "c": RowResult("retry", "busy"),
+    }  # fmt: skip
+    paper.answer = lambda member: answers[member.member_key[0]]
+    columns = "row_count, waiting, accepted, rejected, retry, pending, unknown, is_finished, is_superseded"
+    assert warehouse.tuples(f"select {columns} from sync.pushes") == [(4, 4, 0, 0, 0, 0, 0, False, False)]
+    push_plan(warehouse, "plan-1", paper.connect)
+    assert warehouse.tuples(f"select {columns} from sync.pushes") == [(4, 0, 1, 2, 1, 0, 0, False, False)]
+    assert warehouse.tuples("select profile_id, reason, next_try from sync.rejects order by member_key") == [
+        ("p-b", "bounced", "when the row changes"),
+        ("p-c", "busy", "next push"),
+        ("p-x", "no", "next plan"),
+    ]
+    answers["c"] = RowResult("accepted")
+    push_plan(warehouse, "plan-1", paper.connect)
+    assert warehouse.tuples(f"select {columns} from sync.pushes") == [(4, 0, 2, 2, 0, 0, 0, True, False)]
+    assert len(warehouse.tuples("select member_key from sync.rejects")) == 2
 
 
 # requests whose answer comes later

@@ -1,0 +1,49 @@
+-- Who is not where she should be because of a destination's last answer, why, and when she is tried again.
+--
+-- materialized: view
+--
+-- One row is a member of a target whose newest sending was not taken. Key: audience, destination, member_key.
+-- Input: sync.sends. `next_try`:
+--
+--   * next push: the platform said "not now", or her new address is not in yet.
+--   * when the row changes: the platform refused exactly this row.
+--   * next plan: a removal was refused; a leaver does not stay for that.
+--   * when the platform can tell: some of a request failed, or a call has lost its answer. Nothing is repeated blindly.
+with newest_sends as (
+    select
+        audience,
+        destination,
+        plan_id,
+        profile_id,
+        member_key,
+        action,
+        status,
+        reason,
+        sent_at,
+        acknowledged_at,
+        row_number() over (
+            partition by audience, destination, member_key
+            order by sent_order desc
+        ) as recency
+    from sync.sends
+)
+
+select
+    audience,
+    destination,
+    plan_id,
+    profile_id,
+    member_key,
+    action,
+    status,
+    reason,
+    case
+        when status = 'retry' then 'next push'
+        when status = 'rejected' and action = 'remove' then 'next plan'
+        when status = 'rejected' then 'when the row changes'
+        else 'when the platform can tell'
+    end as next_try,
+    sent_at,
+    acknowledged_at
+from newest_sends
+where recency = 1 and status not in ('accepted', 'pending')
