@@ -9,12 +9,13 @@ WAIT ?= 1
 EXAMPLES ?= 2000
 EVENTS ?= 5M
 ENGINES ?= duckdb
+HISTORY ?= 1M
 
 # Every Airflow task is a process that imports thousands of modules: they are compiled once, when they are installed.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak test-long java lint format lock audiences sql bench-parse bench-segments clean
+.PHONY: help demo test soak test-long java lint format lock audiences sql bench-parse bench-segments bench-sync clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -61,6 +62,10 @@ bench-parse: $(STAMP) ## what each DAG file costs to parse
 bench-segments: $(STAMP) ## tables and segments beside one pass and pandas (EVENTS=5M, ENGINES=duckdb,postgres,spark)
 	@$(BIN)/python -m tests.benchmarks.segments --events $(EVENTS) --engines $(ENGINES) \
 		$(if $(AGAINST),--against $(AGAINST)) $(if $(LONG),--long-history $(LONG)) $(if $(VERBOSE),--verbose)
+
+bench-sync: $(STAMP) ## one list kept by us, by dlt and by drt, against one local server (PEOPLE=100k, HISTORY=1M, PEERS=0: ours only)
+	@$(BIN)/python -m tests.benchmarks.sync --people $(if $(filter command line,$(origin PEOPLE)),$(PEOPLE),100k) --history $(HISTORY) \
+		$(if $(filter 0,$(PEERS)),--no-peers)
 
 audiences: $(STAMP) ## read every audience file and say what is wrong, with file and line
 	@$(BIN)/python -m include.audiences

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import logging
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 
 import httpx
+import orjson
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from include.errors import AuthenticationError, QuotaExhausted, Throttled, TransientError
@@ -29,6 +32,7 @@ LONGEST_WAIT = 120.0  # a platform that asks for more gets the whole task retrie
 for _chatty in ("httpx", "httpcore"):
     logging.getLogger(_chatty).setLevel(logging.WARNING)
 
+_JSON = {"Content-Type": "application/json"}
 _PERSONAL = re.compile(
     r"[^\s@<>\"']+@[^\s@<>\"',;]+"  # an e-mail address
     r"|\b[0-9a-fA-F]{32,}\b(?:-[a-z]+\d+)?"  # a hash, or a key
@@ -132,6 +136,7 @@ class HttpApi:
             auth=auth,
             headers={"Accept": "application/json", "User-Agent": "rekindle", **(headers or {})},
             timeout=httpx.Timeout(timeout, connect=30.0),
+            verify=_trusted(base_url.startswith("https:")),
         )
 
     def call(
@@ -148,7 +153,11 @@ class HttpApi:
 
     def _once(self, method: str, path: str, what: str, params: Mapping[str, Any] | None, json: Any) -> Answer:
         try:
-            response = self._client.request(method, path, params=params, json=json)
+            if json is None:
+                response = self._client.request(method, path, params=params)
+            else:
+                body = orjson.dumps(json)
+                response = self._client.request(method, path, params=params, content=body, headers=_JSON)
         except httpx.TransportError as error:
             kind = type(error).__name__  # its text may hold the address
             raise TransientError(f"{self.label} gave no answer ({kind}) while trying to {what}") from None
@@ -205,6 +214,12 @@ def retry_after(value: str | None) -> float | None:
 
 def _json(response: httpx.Response) -> Any:
     try:
-        return response.json()
+        return orjson.loads(response.content)
     except ValueError:
         return None
+
+
+@lru_cache
+def _trusted(is_secure: bool) -> ssl.SSLContext:
+    """Whose certificates are believed; to read them takes as long as several calls. Without TLS: nobody's."""
+    return httpx.create_ssl_context() if is_secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -123,8 +123,8 @@ class Mailchimp(Destination):
         untagged: list[str] = []
         for member in [*answer.get("new_members", []), *answer.get("updated_members", [])]:
             address = str(member.get("email_address", "")).lower()
-            results[address] = _judge(member)
-            if results[address].status == "accepted" and not _has_tag(member, tag):
+            results[address] = result = _judge(member)
+            if result is _ACCEPTED and not _has_tag(member, tag):
                 untagged.append(address)
         for error in answer.get("errors", []):
             address = str(error.get("email_address", "")).lower()
@@ -141,10 +141,14 @@ class Mailchimp(Destination):
         if untagged:
             results.update(self._tag_by_segment(audience, segment, untagged))
         # Who may not be mailed must not be found under the tag, now or from an earlier day.
-        unwelcome = [address for address in rows if address in results and results[address].reason in _MAY_NOT_RECEIVE]
+        unwelcome = [
+            address
+            for address, result in results.items()
+            if result is not _ACCEPTED and result.reason in _MAY_NOT_RECEIVE and address in rows
+        ]
         if unwelcome:
             self._take_off(audience, segment, unwelcome)
-        return [results.get(_address(member).lower(), RowResult("rejected", "no answer")) for member in batch]
+        return [results.get(_address(member).lower(), _UNANSWERED) for member in batch]
 
     def remove(self, list_id: str, batch: Sequence[Member]) -> list[RowResult]:
         if not batch:
@@ -377,14 +381,20 @@ def _text(value: str | None) -> str:
 
 
 def _has_tag(member: Mapping[str, Any], tag: str) -> bool:
-    return any(isinstance(item, Mapping) and item.get("name") == tag for item in member.get("tags") or ())
+    # An exact `dict`: JSON has no other mapping, and this is asked for every member of a push.
+    return any(type(item) is dict and item.get("name") == tag for item in member.get("tags") or ())
+
+
+# One answer for all who have it, not one object for each.
+_ACCEPTED = RowResult("accepted")
+_UNANSWERED = RowResult("rejected", "no answer")
 
 
 def _judge(member: Mapping[str, Any]) -> RowResult:
     """The result of a member that came back: what counts is the status she has at Mailchimp."""
     status = str(member.get("status", ""))
     if status in RECEIVING:
-        return RowResult("accepted")
+        return _ACCEPTED
     return RowResult("rejected", _STATUS_REASONS.get(status, _OTHER_STATUS))
 
 
