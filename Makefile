@@ -15,7 +15,7 @@ HISTORY ?= 1M
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak test-long java lint format lock audiences sql bench-parse bench-segments bench-sync clean
+.PHONY: help demo test soak test-long java lint format lock audiences explain sql bench-parse bench-segments bench-sync clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -72,6 +72,12 @@ audiences: $(STAMP) ## read every audience file and say what is wrong, with file
 
 sql: $(STAMP) ## ask the demo's warehouse: make sql Q="select * from reports.audience_results"
 	@$(BIN)/python -m include.sandbox sql "$(Q)"
+
+explain: $(STAMP) ## why is she in, or out: AUDIENCE=.. and EMAIL=, PHONE=, USER_ID=, VISITOR_ID= or PROFILE= (DESTINATION=, RUN=plan, AS_OF=)
+	@$(BIN)/python -m include.audiences.explain_command "$(AUDIENCE)" $(if $(EMAIL),--email "$(EMAIL)") \
+		$(if $(PHONE),--phone "$(PHONE)") $(if $(USER_ID),--user-id "$(USER_ID)") $(if $(VISITOR_ID),--visitor-id "$(VISITOR_ID)") \
+		$(if $(PROFILE),--profile "$(PROFILE)") $(if $(DESTINATION),--destination "$(DESTINATION)") \
+		$(if $(RUN),--run "$(RUN)") $(if $(AS_OF),--as-of "$(AS_OF)")
 
 lock: $(STAMP) ## resolve requirements.in into requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 requirements.in -o requirements.txt

@@ -42,10 +42,16 @@ def run_waterfall(
     as_of: datetime,
     others: Mapping[str, Audience],
     holdout_salt: str,
+    *,
+    only: str | None = None,
 ) -> None:
-    """Build the working tables `state`, `identifiers`, `touches`, `rivals` and `waterfall` of a target."""
+    """Build the working tables `state`, `identifiers`, `touches`, `rivals` and `waterfall` of a target.
+
+    With `only`, for one profile alone, whether the segment has it or not (explain.py).
+    """
     bench.params |= policy_params(audience, platform, as_of, holdout_salt)
-    bench.give("target.segment", _segment(bench, audience, platform))
+    segment = _segment(bench, audience, platform)
+    bench.give("target.segment", segment if only is None else _one_profile(segment, only))
     bench.build("state")
     bench.build("identifiers", _identifiers(bench, platform))
     if audience.frequency_cap is None:
@@ -99,7 +105,7 @@ def _kind(name: str) -> DestinationKind:
     return found
 
 
-def _segment(bench: Workbench, audience: Audience, platform: type[Destination]) -> exp.Expr:
+def _segment(bench: Workbench, audience: Audience, platform: type[Destination]) -> exp.Select:
     """The segment with the columns this target needs; `allowed_channels` is null where the segment has none."""
     columns = segment_columns(bench, audience)
     mapped = set(audience.target(platform.name).fields.values())
@@ -111,6 +117,16 @@ def _segment(bench: Workbench, audience: Audience, platform: type[Destination]) 
     taken = {"profile_id", "allowed_channels"}
     selected += [exp.column(name) for name in columns if name in mapped - taken]
     return exp.select(*selected).from_(exp.to_table(f"segments.{audience.name}"))
+
+
+def _one_profile(segment: exp.Select, profile_id: str) -> exp.Select:
+    """The segment's row of a profile, or an empty one under its name."""
+    asked = exp.select(exp.alias_(exp.Literal.string(profile_id), "profile_id"))
+    return (
+        exp.select("asked.profile_id", "matching.allowed_channels")
+        .from_(asked.subquery("asked"))
+        .join(segment.subquery("matching"), on="asked.profile_id = matching.profile_id", join_type="left")
+    )
 
 
 def segment_columns(bench: Workbench, audience: Audience) -> dict[str, str]:
