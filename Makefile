@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 PEOPLE ?= 20000
 WAIT ?= 1
 EXAMPLES ?= 2000
+KILLS ?= 300
 EVENTS ?= 5M
 ENGINES ?= duckdb
 HISTORY ?= 1M
@@ -38,8 +39,10 @@ test: $(STAMP) lint ## everything: lint, types, SQL cases, units, DAGs, and one 
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not line and not long"
 	$(BIN)/python -m pytest -m line
 
-soak: $(STAMP) ## random histories in random loads for an hour or more (EXAMPLES=2000)
+soak: $(STAMP) ## random histories in random loads for an hour or more (EXAMPLES=2000), and pushes killed at random (KILLS=300)
 	HYPOTHESIS_PROFILE=soak REKINDLE_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -s -m "not line" tests/sql/test_loads.py
+	REKINDLE_KILLS=$(KILLS) $(BIN)/python -m pytest -s -n 0 tests/include/sync/test_crash.py
+
 test-long: $(STAMP) ## what `make test` leaves out: every test of the warehouse on Spark
 	$(BIN)/python -m pytest -m long
 
