@@ -23,6 +23,7 @@ class Settings(BaseSettings):
         ROOT / "include" / "audiences" / "definitions", description="one YAML file per audience"
     )
     state_dir: Path = Field(ROOT / "build" / "state", description="working files of the loaders")
+    cache_dir: Path = Field(ROOT / "build" / "cache", description="finished SQL; may be deleted at any time")
 
     as_of: datetime | None = Field(
         None, description="freeze the clock of all rules (UTC); unset means each run's own time"

@@ -23,7 +23,7 @@ from include.warehouse.builds import Build, begin_build, current_build, finish_b
 from include.warehouse.engine import Warehouse
 from include.warehouse.incremental import Update, leave_trail
 from include.warehouse.models import Model, build_order, load_models
-from include.warehouse.render import parse, render, render_tree
+from include.warehouse.render import parse, render, render_statement, render_tree
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _TABLE = re.compile(r"[a-z][a-z0-9_]*")
 _OUR_FAULT = {"BinderException", "CatalogException", "ParserException"}
 _NOT_ALLOWED = "InsufficientPrivilege"
 _DATA_FAULT = {"ConversionException", "OutOfRangeException", "InvalidInputException"}
-_OPEN_TYPE = re.compile(r"\bsum\(|\bnull as\b|\bselect null\b", re.IGNORECASE)
+_OPEN_TYPE = re.compile(r"(?<!cast\()\bsum\(|(?<!cast\()\bnull as\b|\bselect null\b", re.IGNORECASE)
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
@@ -173,7 +173,8 @@ def _rebuild_identifiers(
     _run(session, f"drop table if exists {old}")
     _run(session, f"create table {old} as select node, profile_id from core.identifiers")
     rows = rebuild()
-    leave_trail(warehouse, session, old, "select node, profile_id from core.identifiers", params["as_of"])
+    trail = leave_trail(old, "select node, profile_id from core.identifiers")
+    _run(session, render_statement(trail, warehouse.dialect, params))
     _run(session, f"drop table {old}")
     return rows
 
@@ -208,6 +209,14 @@ def _replace_table(warehouse: Warehouse, session: sqlalchemy.Connection, target:
         postgres.one_at_a_time(session, target)
     _run(session, f"create schema if not exists {schema}")
     _run(session, f"drop table if exists {fresh}")
+    if warehouse.dialect == "duckdb":
+        # Readers have their own transaction and see the old table until this one is committed.
+        if _is_view(session, target):
+            _run(session, f"drop view {target}")
+        _run(session, f"create or replace table {target} as {query}")
+        if model.schema == "segments":
+            _check_segment(warehouse, session, target, model)
+        return _count(session, target)
     warehouse.expect_whole_tables(session)
     _run(session, f"create table {fresh} as {query}")
     if model.schema == "segments":
@@ -219,6 +228,16 @@ def _replace_table(warehouse: Warehouse, session: sqlalchemy.Connection, target:
         new_name = target if warehouse.dialect == "spark" else name
         _run(session, f"alter table {fresh} rename to {new_name}")
     return rows
+
+
+def _is_view(session: sqlalchemy.Connection, target: str) -> bool:
+    """Whether DuckDB has a view of that name."""
+    schema, name = target.split(".")
+    test = "schema_name = :schema and view_name = :name and database_name = current_database()"
+    found = session.execute(
+        sqlalchemy.text(f"select 1 from duckdb_views() where {test}"), {"schema": schema, "name": name}
+    )
+    return bool(found.fetchall())
 
 
 @contextmanager

@@ -21,9 +21,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from include.errors import ConfigurationError
-from include.warehouse.dialects import to_sql
 from include.warehouse.models import Model, load_models
-from include.warehouse.render import literal
 from include.warehouse.tables import metadata
 
 if TYPE_CHECKING:
@@ -56,6 +54,13 @@ class Build:
     as_of: datetime
     since: datetime | None = None
     loads: Loads = field(default_factory=dict)
+    columns: dict[str, dict[str, str]] = field(default_factory=dict, repr=False, compare=False)
+
+    def columns_of(self, table: str, warehouse: Warehouse, session: sqlalchemy.Connection) -> Mapping[str, str]:
+        """The columns of a table of staging or core; they stay as they are during an incremental build."""
+        if table not in self.columns:
+            self.columns[table] = warehouse.columns(table, connection=session) or {}
+        return self.columns[table]
 
 
 # beginning and ending
@@ -80,23 +85,27 @@ def begin_build(
             for row in done
             if row["build_id"] not in finished_ids and (last is None or row["recorded_at"] >= last["recorded_at"])
         ]
-        reason = _why_full(warehouse, session, models, as_of, full_refresh, fingerprint, last, died)
+        present = warehouse._all_columns(session)
+        reason = _why_full(warehouse, session, models, present, as_of, full_refresh, fingerprint, last, died)
         marks = {} if reason else _marks(warehouse, session)
         loads = _loads(warehouse, session, marks)
-        build = Build(uuid.uuid4().hex, reason is not None, as_of, None if reason else _of(last, "as_of"), loads)
+        since = None if reason else _of(last, "as_of")
+        build = Build(uuid.uuid4().hex, reason is not None, as_of, since, loads, {} if reason else present)
         if reason or not died:
             for table in [name for name in metadata.tables if name.startswith("core.touched_")]:
                 warehouse.clear(table, connection=session)
         _record(warehouse, session, build, "begun", fingerprint)
-        warehouse.insert(
-            "sync.build_loads",
-            [
-                {"build_id": build.build_id, "table_name": table, "source": source, "loaded_until": until}
-                for table, sources in loads.items()
-                for source, (_, until) in sources.items()
-            ],
-            connection=session,
-        )
+        for table, sources in loads.items():
+            for source, (_, until) in sources.items():
+                warehouse.execute(
+                    "insert into sync.build_loads (build_id, table_name, source, loaded_until) "
+                    "values (:build_id, :table_name, cast(:source as text), :loaded_until)",
+                    connection=session,
+                    build_id=build.build_id,
+                    table_name=table,
+                    source=source,
+                    loaded_until=until,
+                )
     if reason:
         log.info("a full build: %s", reason)
     else:
@@ -157,6 +166,7 @@ def _why_full(
     warehouse: Warehouse,
     session: sqlalchemy.Connection,
     models: Mapping[str, Model],
+    present: Mapping[str, Mapping[str, str]],
     as_of: datetime,
     full_refresh: bool,
     fingerprint: str,
@@ -179,7 +189,6 @@ def _why_full(
         return "the last full build did not finish"
     if as_of < max(row["as_of"] for row in (last, *died)):
         return "it is for an earlier moment than the last one"
-    present = warehouse._all_columns(session)
     missing = [name for name, model in models.items() if model.schema in ("staging", "core") and name not in present]
     return f"there is no {missing[0]} yet" if missing else None
 
@@ -240,19 +249,16 @@ def _record(
 ) -> None:
     from include.warehouse.build import utc_now  # the clock of the settings
 
-    warehouse.insert(
-        "sync.builds",
-        [
-            {
-                "build_id": build.build_id,
-                "status": status,
-                "is_full": build.is_full,
-                "as_of": build.as_of,
-                "fingerprint": fingerprint,
-                "recorded_at": _strictly_later(warehouse, session, utc_now()),
-            }
-        ],
+    warehouse.execute(
+        "insert into sync.builds (build_id, status, is_full, as_of, fingerprint, recorded_at) "
+        "values (:build_id, :status, :is_full, :as_of, cast(:fingerprint as text), :recorded_at)",
         connection=session,
+        build_id=build.build_id,
+        status=status,
+        is_full=build.is_full,
+        as_of=build.as_of,
+        fingerprint=fingerprint,
+        recorded_at=_strictly_later(warehouse, session, utc_now()),
     )
 
 
@@ -265,24 +271,34 @@ def _strictly_later(warehouse: Warehouse, session: sqlalchemy.Connection, now: d
 # new rows
 
 
-def new_rows(build: Build, table: str, loads: Loads | None = None) -> str:
-    """A query for the rows of an arriving table that this build takes in (DuckDB's dialect)."""
-    moment, origin = _ARRIVALS[table]
-    windows = (loads or build.loads).get(table, {})
-    if not windows:
-        return f"select * from {table} where false"
-    tests = [
-        f"({origin} is not distinct from {as_text(source)} and {moment} <= {as_text(until)}"
-        + (f" and {moment} > {as_text(after)})" if after else ")")
-        for source, (after, until) in windows.items()
-    ]
-    known = [after for after, _ in windows.values()]
+def new_rows(build: Build, table: str) -> tuple[str, dict[str, Any]]:
+    """A query for the rows of an arriving table that this build takes in (DuckDB's dialect), and its params."""
+    if table not in build.loads:
+        return f"select * from {table} where false", {}
+    test, params = window(*_ARRIVALS[table], build.loads[table], prefix=table.replace(".", "_"))
+    return f"select * from {table} where {test}", params
+
+
+def window(
+    moment: str,
+    origin: str,
+    loads: Mapping[str | None, tuple[datetime | None, datetime]],
+    prefix: str = "load",
+) -> tuple[str, dict[str, Any]]:
+    """The test whether a row came with one of these loads, and its params; `moment` and `origin` are columns."""
+    tests: list[str] = []
+    params: dict[str, Any] = {}
+    for number, (source, (after, until)) in enumerate(sorted(loads.items(), key=lambda load: str(load[0]))):
+        name = f"{prefix}_{number}"
+        test = f"{origin} is not distinct from :{name}_source and {moment} <= :{name}_until"
+        params |= {f"{name}_source": source, f"{name}_until": until}
+        if after:
+            test += f" and {moment} > :{name}_after"
+            params[f"{name}_after"] = after
+        tests.append(f"({test})")
+    known = [after for after, _ in loads.values() if after]
     floor = ""
-    if all(known):
-        floor = f"{moment} > {as_text(min(after for after in known if after))} and "
-    return f"select * from {table} where {floor}({' or '.join(tests)})"
-
-
-def as_text(value: Any) -> str:
-    """A value as a literal in DuckDB's dialect."""
-    return to_sql(literal(value), "duckdb")
+    if len(known) == len(loads):
+        floor = f"{moment} > :{prefix}_floor and "
+        params[f"{prefix}_floor"] = min(known)
+    return f"{floor}({' or '.join(tests)})", params

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from sqlglot import exp
 
 from include.errors import ConfigurationError
-from include.warehouse.builds import Build, as_text, new_rows
-from include.warehouse.dialects import to_sql
+from include.warehouse.builds import Build, new_rows, window
 from include.warehouse.models import Model, load_models
-from include.warehouse.render import parse_statement, render, render_tree
+from include.warehouse.render import parse_statement, render, render_statement
 from include.warehouse.tables import metadata
 from include.warehouse.touched import UNITS
 
@@ -71,56 +70,62 @@ class Update:
 
     # pieces
 
-    def execute(self, sql: str, **params: Any) -> None:
+    def execute(self, sql: str, **params: Any) -> sqlalchemy.CursorResult[Any]:
         """A statement in DuckDB's dialect, house functions and settings filled in."""
-        tree = render_tree(parse_statement(sql), {**self.params, **params}, incremental=True)
-        text = to_sql(tree, self.warehouse.dialect, copy=False)
-        self.session.exec_driver_sql(text.replace("%", "%%") if self.session.dialect.paramstyle == "pyformat" else text)
+        return self.run_text(render_statement(sql, self.warehouse.dialect, {**self.params, **params}))
 
-    def read(self, sql: str, **params: Any) -> list[dict[str, Any]]:
-        """Rows of a query in DuckDB's dialect."""
-        return self.warehouse.read(sql, connection=self.session, **params)
+    def run_text(self, text: str) -> sqlalchemy.CursorResult[Any]:
+        """A finished statement."""
+        return self.session.exec_driver_sql(
+            text.replace("%", "%%") if self.session.dialect.paramstyle == "pyformat" else text
+        )
 
     def some(self, sql: str, **params: Any) -> bool:
         """Whether a query has a row."""
-        return bool(self.read(f"select 1 as one from ({sql}) as found limit 1", **params))
+        return bool(self.execute(f"select 1 as one from ({sql}) as found limit 1", **params).fetchall())
 
-    def make(self, table: str, query: str) -> None:
-        """A table for the rest of this transaction's work; one that a dead run left is dropped."""
-        self.execute(f"drop table if exists {table}")
-        self.execute(f"create table {table} as {query}")
+    def make(self, table: str, query: str, **params: Any) -> None:
+        """A table for the rest of this transaction, seen by nobody else and gone afterwards."""
+        self.keep(table, render_statement(query, self.warehouse.dialect, {**self.params, **params}))
 
-    def columns(self, table: str | None = None) -> list[str]:
-        return list(self.warehouse.columns(table or self.name, connection=self.session) or {})
+    def keep(self, table: str, text: str) -> None:
+        """The rows of a finished query, as a table for the rest of this transaction."""
+        if self.warehouse.dialect == "duckdb":
+            self.run_text(f"create or replace temp table {table} as {text}")
+        else:
+            self.run_text(f"create temp table {table} on commit drop as {text}")
 
-    def query(self, instead: Mapping[str, str] | None = None) -> str:
-        """The model's SELECT over the touched keys, in the engine's dialect."""
-        return render(
+    def columns(self, table: str | None = None) -> Mapping[str, str]:
+        """The columns of a table and their types."""
+        return self.build.columns_of(table or self.name, self.warehouse, self.session)
+
+    def beside(self, what: str) -> str:
+        """The name of a table that stands beside this model's for a while."""
+        return f"{self.name.split('.')[1]}__{what}"
+
+    def fresh(self, instead: Mapping[str, str] | None = None, **params: Any) -> str:
+        """The touched rows as they are now, in a table beside the real one."""
+        table = self.beside("new")
+        self.warehouse.expect_whole_tables(self.session)
+        query = render(
             self.model.sql,
             self.warehouse.dialect,
-            self.params,
+            {**self.params, **params},
             where=self.model.where,
             incremental=True,
             instead=instead,
         )
-
-    def fresh(self, instead: Mapping[str, str] | None = None) -> str:
-        """The touched rows as they are now, in a table beside the real one."""
-        table = f"{self.name}__new"
-        self.warehouse.expect_whole_tables(self.session)
-        self.execute(f"drop table if exists {table}")
-        self.warehouse.run_text(f"create table {table} as {self.query(instead)}", self.session)
+        self.keep(table, query)
         return table
 
     def take_in(self, fresh: str) -> None:
         names = ", ".join(f'"{name}"' for name in self.columns())
         self.execute(f"insert into {self.name} ({names}) select {names} from {fresh}")
-        self.execute(f"drop table {fresh}")
 
-    def touch(self, table: str, query: str) -> None:
+    def touch(self, table: str, query: str, **params: Any) -> None:
         """Add keys to those this build works out anew."""
-        column = ", ".join(self.columns(f"core.{table}"))
-        self.execute(f"insert into core.{table} ({column}) select distinct * from ({query}) as keys")
+        column = ", ".join(column.name for column in metadata.tables[f"core.{table}"].columns)
+        self.execute(f"insert into core.{table} ({column}) select distinct * from ({query}) as keys", **params)
 
     # kinds of tables
 
@@ -160,12 +165,11 @@ class Update:
             f"insert into {self.name} ({', '.join(groups + smallest + largest)}) "
             f"select {', '.join(groups + folded)} from {fresh} group by {', '.join(groups)}"
         )
-        self.execute(f"drop table {fresh}")
 
     def by_load(self) -> None:
         """Rows that are judged alone: those of the new loads of any table, whole."""
         windows: dict[str | None, tuple[datetime | None, datetime]] = {}
-        for table in self.model.depends_on:
+        for table in sorted(self.model.depends_on):
             for source, (after, until) in self.build.loads.get(table, {}).items():
                 if source in windows:
                     was, end = windows[source]
@@ -174,10 +178,11 @@ class Update:
                 windows[source] = (after, until)
         if not windows:
             return
-        loads = {table: windows for table in self.model.depends_on if table.startswith("raw.")}
-        fresh = self.fresh({table: new_rows(self.build, table, loads) for table in loads})
-        taken = new_rows(self.build, next(iter(loads)), loads).split(" where ", 1)[1]
-        self.execute(f"delete from {self.name} where {taken}")
+        taken, moments = window("loaded_at", "source", windows)
+        fresh = self.fresh(
+            {table: f"select * from {table} where {taken}" for table in sorted(self.model.depends_on)}, **moments
+        )
+        self.execute(f"delete from {self.name} where {taken}", **moments)
         self.take_in(fresh)
 
     # staging
@@ -194,34 +199,25 @@ class Update:
         """A table of records: read anew when there is something new; whose records changed is touched."""
         base = [name for name in self.columns() if name != "loaded_at"]
         listed = ", ".join(base)
-        changed = f"{self.name}__changed"
-        self.execute(f"drop table if exists {changed}")
+        changed, old = self.beside("changed"), self.beside("old")
+        told = []
         if self.has_news():
-            old = f"{self.name}__old"
             self.make(old, f"select {listed} from {self.name}")
             self.rebuild()
-            self.execute(
-                f"create table {changed} as (select {listed} from {self.name} except select {listed} from {old}) "
-                f"union all (select {listed} from {old} except select {listed} from {self.name})"
-            )
-            self.execute(f"drop table {old}")
-        else:
-            self.execute(f"create table {changed} as select {listed} from {self.name} where false")
+            told = [
+                f"(select {listed} from {self.name} except select {listed} from {old})",
+                f"(select {listed} from {old} except select {listed} from {self.name})",
+            ]
         # What was dated ahead of the last build and is not any more.
-        moments = [
-            name
-            for name, kind in (self.warehouse.columns(self.name, connection=self.session) or {}).items()
-            if kind == "timestamp" and name != "loaded_at"
-        ]
+        moments = [name for name, kind in self.columns().items() if kind == "timestamp" and name != "loaded_at"]
         if moments and self.build.since and self.build.since < self.build.as_of:
             crossed = " or ".join(f"({name} >= :since and {name} < :as_of)" for name in moments)
-            self.execute(
-                f"insert into {changed} ({listed}) select {listed} from {self.name} where {crossed}",
-                since=self.build.since,
-            )
+            told.append(f"(select {listed} from {self.name} where {crossed})")
+        if not told:
+            return
+        self.make(changed, " union all ".join(told), since=self.build.since)
         if self.some(f"select 1 from {changed}"):
             self.touch_records(changed)
-        self.execute(f"drop table {changed}")
 
     def touch_records(self, changed: str) -> None:
         """Touch the identifiers of changed records, tied by record."""
@@ -244,9 +240,8 @@ class Update:
         text = render(
             nodes.sql, self.warehouse.dialect, self.params, where=nodes.where, instead={table: query, **others}
         )
-        self.warehouse.run_text(
-            f"insert into core.touched_records (record, node) select distinct record, node from ({text}) as found",
-            self.session,
+        self.run_text(
+            f"insert into core.touched_records (record, node) select distinct record, node from ({text}) as found"
         )
         if self.name == "staging.suppressions":
             self.touch_domains(changed)
@@ -276,84 +271,78 @@ class Update:
     # events
 
     def event_keys(self) -> bool:
-        """The keys of all event rows that arrived, in `staging.events__keys`; False when nothing did."""
+        """The keys of all event rows that arrived, in `events__keys`; False when nothing did."""
         if not ({"raw.events", "raw.event_items"} & self.build.loads.keys()):
             return False
-        arrived = " union ".join(
-            f"select tidy(event_key) as event_key from ({new_rows(self.build, table)}) as arrived"
-            for table in ("raw.events", "raw.event_items")
-        )
+        moments: dict[str, Any] = {}
+        arrived = []
+        for table in ("raw.events", "raw.event_items"):
+            query, its = new_rows(self.build, table)
+            arrived.append(f"select tidy(event_key) as event_key from ({query}) as arrived")
+            moments |= its
         self.make(
-            "staging.events__keys",
-            f"select event_key, key_hash(event_key) as event_hash from ({arrived}) as keys where event_key is not null",
+            "events__keys",
+            "select event_key, key_hash(event_key) as event_hash "
+            f"from ({' union '.join(arrived)}) as keys where event_key is not null",
+            **moments,
         )
         return True
 
     def replace_keys(self, raw: str, also: Mapping[str, str]) -> tuple[str, str]:
         """Put the winners among the new rows and those already there in their place; tables of the old and the new."""
         ours = (
-            "event_hash in (select event_hash from staging.events__keys) "
-            "and event_key in (select event_key from staging.events__keys)"
+            "event_hash in (select event_hash from events__keys) and event_key in (select event_key from events__keys)"
         )
-        old = f"{self.name}__old"
+        old = self.beside("old")
         self.make(old, f"select * from {self.name} where {ours}")
         columns = ", ".join(column.name for column in metadata.tables[raw].columns)
+        arrived, moments = new_rows(self.build, raw)
         fresh = self.fresh(
             {
-                raw: f"select {columns} from ({new_rows(self.build, raw)}) as arrived "
-                f"union all select {columns} from {old}",
+                raw: f"select {columns} from ({arrived}) as arrived union all select {columns} from {old}",
                 **also,
-            }
+            },
+            **moments,
         )
         if self.some(f"select 1 from {old}"):
             self.execute(f"delete from {self.name} where {ours}")
-        names = ", ".join(f'"{name}"' for name in self.columns())
-        self.execute(f"insert into {self.name} ({names}) select {names} from {fresh}")
+        self.take_in(fresh)
         return old, fresh
 
     def events(self) -> None:
         """New events and other versions of known ones; what they touch is followed from here."""
         columns = ", ".join(self.columns())
         telling = ", ".join(name for name in self.columns() if name not in _SAYS_NOTHING)
-        changed = "staging.events__changed"
+        changed = "events__changed"
+        told = []
         if self.event_keys():
             old, fresh = self.replace_keys("raw.events", {})
-            self.make(
-                changed,
+            told = [
                 f"select {columns} from {fresh} where event_key in (select event_key from "
-                f"(select {telling} from {fresh} except select {telling} from {old}) as versions) "
-                f"union all select {columns} from {old} where event_key in (select event_key from "
+                f"(select {telling} from {fresh} except select {telling} from {old}) as versions)",
+                f"select {columns} from {old} where event_key in (select event_key from "
                 f"(select {telling} from {old} except select {telling} from {fresh}) as versions)",
-            )
-            self.touch_rewritten(old, fresh, changed, columns)
-            self.execute(f"drop table {old}")
-            self.execute(f"drop table {fresh}")
-            self.execute("drop table staging.events__keys")
-        else:
-            self.make(changed, f"select {columns} from staging.events where false")
+                *self.rewritten(old, fresh, columns),
+            ]
         if self.build.since and self.build.since < self.build.as_of:
-            self.execute(
-                f"insert into {changed} ({columns}) select {columns} from staging.events "
-                "where occurred_at >= :since and occurred_at < :as_of",
-                since=self.build.since,
-            )
-        self.follow(changed)
-        self.execute(f"drop table {changed}")
+            told.append(f"select {columns} from staging.events where occurred_at >= :since and occurred_at < :as_of")
+        if told:
+            self.make(changed, " union all ".join(told), since=self.build.since)
+            self.follow(changed)
 
-    def touch_rewritten(self, old: str, fresh: str, changed: str, columns: str) -> None:
+    def rewritten(self, old: str, fresh: str, columns: str) -> list[str]:
         """Browsers of which an event says something else than before: their links are made anew from all they did."""
         said = (
             "event_key, source, user_id, email, visitor_id, occurred_at, "
             "case when event_name = 'purchase' then transaction_id end as transaction_id"
         )
-        rewritten = (
+        visitors = (
             f"select distinct visitor_id from (select {said} from {old} except select {said} from {fresh}) as versions"
         )
-        if not self.some(rewritten):
-            return
-        everything = f"select {columns} from staging.events where visitor_id in ({rewritten})"
-        self.execute(f"insert into {changed} ({columns}) {everything}")
-        self.execute(f"delete from core.event_identities where visitor_id in ({rewritten})")
+        if not self.some(visitors):
+            return []
+        self.execute(f"delete from core.event_identities where visitor_id in ({visitors})")
+        return [f"select {columns} from staging.events where visitor_id in ({visitors})"]
 
     def follow(self, changed: str) -> None:
         """From changed events to their browsers, visits and days."""
@@ -397,8 +386,8 @@ class Update:
             return
         telling = ", ".join(name for name in self.columns() if name not in _SAYS_NOTHING)
         of_keys = (
-            "select * from staging.events where event_hash in (select event_hash from staging.events__keys) "
-            "and event_key in (select event_key from staging.events__keys)"
+            "select * from staging.events where event_hash in (select event_hash from events__keys) "
+            "and event_key in (select event_key from events__keys)"
         )
         old, fresh = self.replace_keys("raw.event_items", {"staging.events": of_keys})
         changed = (
@@ -412,14 +401,11 @@ class Update:
         if self.some(unseen):
             columns = ", ".join(self.columns("staging.events"))
             self.make(
-                "staging.events__changed",
+                "events__changed",
                 f"select {columns} from staging.events where event_hash in "
                 f"(select key_hash(event_key) from ({unseen}) as keys) and event_key in ({unseen})",
             )
-            self.follow("staging.events__changed")
-            self.execute("drop table staging.events__changed")
-        for table in (old, fresh, "staging.events__keys"):
-            self.execute(f"drop table {table}")
+            self.follow("events__changed")
 
     # identity
 
@@ -440,12 +426,9 @@ class Update:
 
     def touch_opt_outs(self) -> None:
         """What a tool told since the last build, or dated ahead of it."""
-        told = f"select * from ({new_rows(self.build, 'sync.opt_outs')}) as told"
+        told, moments = new_rows(self.build, "sync.opt_outs")
         if self.build.since and self.build.since < self.build.as_of:
-            told += (
-                f" union all select * from sync.opt_outs where occurred_at >= {as_text(self.build.since)} "
-                f"and occurred_at < {as_text(self.build.as_of)}"
-            )
+            told += " union all select * from sync.opt_outs where occurred_at >= :since and occurred_at < :as_of"
         node = (
             "case kind when 'email' then '3:' || lower(trim(value)) when 'phone' then '4:' || value "
             "when 'contact_id' then '1:' || value end"
@@ -454,6 +437,8 @@ class Update:
             "touched_records",
             f"select node as record, node from (select {node} as node from ({told}) as told) as nodes "
             "where node is not null",
+            **moments,
+            since=self.build.since,
         )
 
     def touch_ageing_carts(self) -> None:
@@ -471,7 +456,7 @@ class Update:
 
     def erased(self) -> None:
         """Who is erased, or back; what their islands did is read again."""
-        old = "core.erased_identifiers__old"
+        old = self.beside("old")
         self.make(old, "select node, erased_until from core.erased_identifiers where touched_node(node)")
         self.replace_touched()
         now = "select node, erased_until from core.erased_identifiers where touched_node(node)"
@@ -479,42 +464,35 @@ class Update:
             f"select node from ({now} except select node, erased_until from {old}) as one "
             f"union select node from (select node, erased_until from {old} except {now}) as other"
         )
-        if self.some(self.text(changed)):
+        if self.some(changed):
             visitors = (
                 "select substr(islands.node, 3) from core.islands as islands where islands.node like '5:%' "
                 f"and islands.island in (select island from core.islands where node in ({changed})) "
                 f"union select substr(node, 3) from ({changed}) as alone where node like '5:%'"
             )
             rows = f"select visitor_id, session_id, occurred_at from staging.events where visitor_id in ({visitors})"
-            self.make("staging.events__changed", rows)
-            self.touch("touched_days", "select cast(occurred_at as date) as day from staging.events__changed")
+            self.make("events__changed", rows)
+            self.touch("touched_days", "select cast(occurred_at as date) as day from events__changed")
             self.touch(
                 "touched_visits",
-                "select visitor_id || '.' || session_id as session_key from staging.events__changed "
+                "select visitor_id || '.' || session_id as session_key from events__changed "
                 "where session_id is not null",
             )
-            self.touch("touched_walkers", "select visitor_id from staging.events__changed where session_id is null")
-            self.execute("drop table staging.events__changed")
-        self.execute(f"drop table {old}")
+            self.touch("touched_walkers", "select visitor_id from events__changed where session_id is null")
         self.whole_visits()
-
-    def text(self, sql: str) -> str:
-        """A query with its house functions spelt out, still in DuckDB's dialect."""
-        return to_sql(render_tree(parse_statement(sql), self.params, incremental=True), "duckdb", copy=False)
 
     def identifiers(self) -> None:
         """The answer of identity for the touched islands; profiles that went into others leave a trail."""
-        old = "core.identifiers__old"
+        old = self.beside("old")
         self.make(old, "select node, profile_id from core.identifiers where touched_node(node)")
         self.replace_touched()
-        now = self.text("select node, profile_id from core.identifiers where touched_node(node)")
-        leave_trail(self.warehouse, self.session, old, now, self.build.as_of)
+        now = "select node, profile_id from core.identifiers where touched_node(node)"
+        self.execute(leave_trail(old, now))
         self.touch(
             "touched_profiles",
             f"select profile_id from {old} where profile_id is not null union "
             "select profile_id from core.identifiers where profile_id is not null and touched_node(node)",
         )
-        self.execute(f"drop table {old}")
 
     def whole_visits(self) -> None:
         """Visits with new events are read whole; of browsers without session ids all of them."""
@@ -522,26 +500,22 @@ class Update:
             "touched_visits",
             "select session_key from core.visits where visitor_id in (select visitor_id from core.touched_walkers)",
         )
-        spans = self.read(
+        spans = self.execute(
             "select distinct cast(started_at as date) as first_day, cast(ended_at as date) as last_day "
             "from core.visits where session_key in (select session_key from core.touched_visits)"
-        )
-        days = {
-            first + timedelta(days=number)
-            for first, last in ((row["first_day"], row["last_day"]) for row in spans)
-            for number in range((last - first).days + 1)
-        }
-        self.warehouse.insert("core.touched_days", [{"day": day} for day in sorted(days)], connection=self.session)
+        ).fetchall()
+        days = {first + timedelta(days=number) for first, last in spans for number in range((last - first).days + 1)}
+        if days:
+            listed = ", ".join(f"(date '{day.isoformat()}')" for day in sorted(days))
+            self.run_text(f"insert into core.touched_days (day) values {listed}")
 
 
-def leave_trail(warehouse: Warehouse, session: sqlalchemy.Connection, old: str, now: str, as_of: datetime) -> None:
-    """Note which profiles are gone and where their identifiers went."""
-    warehouse.execute(
+def leave_trail(old: str, now: str) -> str:
+    """The statement that notes which profiles are gone and where their identifiers went, as of `:as_of`."""
+    return (
         "insert into core.profile_merges (profile_id, into_profile_id, merged_at) "
         "select distinct was.profile_id, became.profile_id, :as_of "
         f"from {old} as was inner join ({now}) as became on was.node = became.node "
         f"left join (select distinct profile_id from ({now}) as names) as living on was.profile_id = living.profile_id "
-        "where was.profile_id is not null and became.profile_id is not null and living.profile_id is null",
-        connection=session,
-        as_of=as_of,
+        "where was.profile_id is not null and became.profile_id is not null and living.profile_id is null"
     )

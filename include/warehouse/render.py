@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -22,13 +23,11 @@ from sqlglot import exp
 from include.errors import ConfigurationError
 from include.identity.sql import SQL_FUNCTIONS
 from include.warehouse.dialects import to_sql
+from include.warehouse.finished import finished
 from include.warehouse.house import STAGING_FUNCTIONS
 from include.warehouse.touched import TOUCHED_IN_FULL, TOUCHED_NOW
 
 FUNCTIONS = {**SQL_FUNCTIONS, **STAGING_FUNCTIONS}
-
-_REMEMBERED = 2048
-_rendered: dict[tuple[str, ...], str] = {}
 
 NOTHING = "(nothing)"  # stands for an empty list: no text we hold looks like it, and `not in` stays true
 
@@ -43,29 +42,69 @@ def render(
     incremental: bool = False,
     instead: Mapping[str, str] | None = None,
 ) -> str:
-    """The statement in `dialect` with every placeholder filled; `where` names the file in errors.
+    """The SELECT in `dialect` with every placeholder filled; `where` names the file in errors.
 
     With `incremental`, `touched_profile(x)` and its kind ask for the keys of this build; without, they are true.
     `instead` names tables and the queries (DuckDB's dialect) that are read in their place.
     """
-    tree = parse(sql, where)
-    used = {name: params[name] for name in _placeholders(sql, where) if name in params}
-    key = (sql, where, dialect, repr(used), repr(stages), str(incremental), repr(instead))
-    if key not in _rendered:
-        if len(_rendered) >= _REMEMBERED:
-            _rendered.clear()
-        filled = render_tree(tree, params, stages, where=where, incremental=incremental)
-        for name, query in (instead or {}).items():
-            _read_instead(filled, name, render_tree(parse(query, where), params, where=where, incremental=incremental))
-        _rendered[key] = to_sql(filled, dialect, copy=False)
-    return _rendered[key]
+
+    def make(filling: Mapping[str, Any]) -> exp.Expr:
+        filled = render_tree(parse(sql, where), filling, stages, where=where, incremental=incremental)
+        for name, query in others:
+            _read_instead(filled, name, render_tree(parse(query, where), filling, where=where, incremental=incremental))
+        return filled
+
+    others = tuple(sorted((instead or {}).items()))
+    texts = (sql, *(query for _, query in others))
+    return _finished(make, texts, dialect, params, ("select", stages, incremental, others))
 
 
-@lru_cache(maxsize=512)
-def _placeholders(sql: str, where: str) -> tuple[str, ...]:
-    """What the result depends on; `stage_of` looks at the clock without naming it."""
-    names = {str(node.this) for node in parse(sql, where).find_all(exp.Placeholder)}
-    return tuple(sorted(names | {"as_of"} if "stage_of" in sql.lower() else names))
+def render_statement(sql: str, dialect: str, params: Mapping[str, Any]) -> str:
+    """A statement of any kind in `dialect`, over the keys of this build."""
+    return _finished(
+        lambda filling: render_tree(parse_statement(sql), filling, incremental=True),
+        (sql,),
+        dialect,
+        params,
+        ("statement",),
+    )
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """A point in time that is put in last, so that the rest of a statement is the same on every day."""
+
+    name: str
+
+    @property
+    def text(self) -> str:
+        return f"rekindle moment {self.name}"
+
+
+def _finished(
+    make: Callable[[Mapping[str, Any]], exp.Expr],
+    texts: tuple[str, ...],
+    dialect: str,
+    params: Mapping[str, Any],
+    more: tuple[object, ...],
+) -> str:
+    used = {name: params[name] for name in _placeholders(texts) if name in params}
+    moments = {name: value for name, value in used.items() if isinstance(value, datetime)}
+    standing = {name: _Moment(name) for name in moments}
+    written = finished(
+        (texts, dialect, {**used, **standing}, *more),
+        lambda: to_sql(make({**params, **standing}), dialect, copy=False),
+    )
+    for name, value in moments.items():
+        written = written.replace(standing[name].text, _in_utc(value))
+    return written
+
+
+@lru_cache(maxsize=2048)
+def _placeholders(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """What the result may depend on; `stage_of` looks at the clock without naming it."""
+    names = {name for text in texts for name in _NAMED.findall(text)}
+    return tuple(sorted(names | {"as_of"} if any("stage_of" in text.lower() for text in texts) else names))
 
 
 def render_tree(
@@ -128,6 +167,7 @@ def parse(sql: str, where: str = "the SQL") -> exp.Expr:
 
 
 _TOKEN = re.compile(r"<Token .*?>")
+_NAMED = re.compile(r":([A-Za-z_]\w*)")
 
 # sqlglot reads `select :name` as DuckDB's `alias: value`; DuckDB's own sign for a parameter has no such twin.
 _PLACEHOLDER = re.compile(
@@ -167,9 +207,9 @@ def literal(value: Any, what: str = "the value") -> exp.Expr:
             node: exp.Expr = exp.Literal.number(number.lstrip("-"))
             return exp.Paren(this=exp.Neg(this=node)) if number.startswith("-") else node
         raise ConfigurationError(f"{what} is not a finite number")
-    if isinstance(value, datetime):
-        moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
-        return exp.cast(exp.Literal.string(moment.isoformat(sep=" ")), "timestamp")
+    if isinstance(value, datetime | _Moment):
+        text = value.text if isinstance(value, _Moment) else _in_utc(value)
+        return exp.cast(exp.Literal.string(text), "timestamp")
     if isinstance(value, date):
         return exp.cast(exp.Literal.string(value.isoformat()), "date")
     if isinstance(value, timedelta):
@@ -178,6 +218,10 @@ def literal(value: Any, what: str = "the value") -> exp.Expr:
             return exp.Interval(this=exp.Literal.string(str(micros)), unit=exp.var("MICROSECOND"))
         return exp.Interval(this=exp.Literal.string(str(micros // 1_000_000)), unit=exp.var("SECOND"))
     raise ConfigurationError(f"{what} has the type {type(value).__name__}, which SQL does not know")
+
+
+def _in_utc(moment: datetime) -> str:
+    return (moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment).isoformat(sep=" ")
 
 
 def _stage_case(moment: exp.Expr, stages: Mapping[str, timedelta]) -> exp.Expr:
