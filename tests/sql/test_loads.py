@@ -80,7 +80,7 @@ class Teller:
         self.warehouse.ensure_tables()
         self._statements = 0
         self._last_statement = sys.maxsize
-        self._usual = 400
+        self._usual = 300
         sqlalchemy.event.listen(self.warehouse._engine, "before_cursor_execute", self._count)
 
     def _count(self, *_: Any) -> None:
