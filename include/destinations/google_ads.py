@@ -318,7 +318,7 @@ class GoogleAds(Destination):
         except api.GoogleAPICallError as error:
             raise _in_our_words(error, what, self.connection.conn_id) from None
         except auth.RefreshError as error:
-            if error.retryable:
+            if error.retryable or not _is_refusal(error):
                 raise TransientError(f"Google's login gave no answer while trying to {what}") from None
             raise AuthenticationError(
                 f"Google does not accept the credential in connection {self.connection.conn_id} while trying to "
@@ -335,6 +335,17 @@ class GoogleAds(Destination):
             # OSError is the root of what the transport raises for cut and slow connections.
             kind = type(error).__name__  # its text may hold an address
             raise TransientError(f"Google Ads gave no answer ({kind}) while trying to {what}") from None
+
+
+def _is_refusal(error: Any) -> bool:
+    """Whether Google's login said no, by an OAuth error code or in the client's own words.
+
+    An outage whose body is no JSON comes as an error that "cannot be retried" with that body as its text
+    (google-auth 2.x, 2026-11, reauth.refresh_grant), and is none.
+    """
+    if len(error.args) > 1 and isinstance(error.args[1], Mapping):
+        return "error" in error.args[1]
+    return str(error).startswith(("Not all requested scopes", "The credentials do not contain", "Reauthentication"))
 
 
 class _Refused(AudienceRejected):

@@ -29,7 +29,7 @@ from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay,
 
 from include.connections import get_connection
 from include.errors import ConfigurationError, RekindleError, TransientError
-from include.warehouse import postgres, spark
+from include.warehouse import postgres, spark, torn
 from include.warehouse.dialects import to_sql
 from include.warehouse.pieces import in_pieces
 from include.warehouse.render import NOTHING, fill, parse_statement
@@ -182,7 +182,7 @@ class Warehouse:
                 before_sleep=self._say_locked_once(),
             ):
                 with attempt:
-                    connection = self._engine.connect()
+                    connection = self._connect()
         except RetryError as error:
             raise TransientError(
                 f"another program holds the warehouse file {self._file.name if self._file else ''} open; "
@@ -198,6 +198,15 @@ class Warehouse:
             raise
         finally:
             connection.close()
+
+    def _connect(self) -> sqlalchemy.Connection:
+        """A new connection; a file that was left in the middle of a checkpoint is mended first."""
+        while True:
+            try:
+                return self._engine.connect()
+            except self._engine_errors as error:
+                if self._file is None or not torn.mend(self._file, str(error)):
+                    raise
 
     def _say_in_words(self, error: Exception) -> None:
         """Raise an error of ours in the place of the engine's, where there is one."""

@@ -48,6 +48,7 @@ class Platform(LocalServer):
         self.members: dict[str, set[str]] = {}
         self.requests: dict[str, dict[str, Any]] = {}
         self.token_ok = True
+        self.login_faults: list[Reply] = []
 
     def connection(self) -> Connection:
         return Connection(
@@ -70,6 +71,8 @@ class Platform(LocalServer):
 
     def handle(self, request: Request) -> Reply:
         if request.path == "/token":
+            if self.login_faults:
+                return self.login_faults.pop()
             if not self.token_ok:
                 return Reply(400, {"error": "invalid_grant", "error_description": "revoked"})
             return Reply(200, {"access_token": "access-secret", "expires_in": 3600, "token_type": "Bearer"})

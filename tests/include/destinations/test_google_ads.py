@@ -164,6 +164,14 @@ def test_the_quota_of_the_day_is_not_waited_for(platform: Platform, waits: list[
     assert 0 < (caught.value.retry_after or 0) <= 25 * 3600
 
 
+@pytest.mark.parametrize("body", ["<html>down</html>", None, {"message": "try later"}])
+def test_an_outage_of_the_login_is_no_wrong_credential(platform: Platform, waits: list[float], body: object) -> None:
+    platform.login_faults.extend([Reply(503, body)] * 4)  # google-auth asks three times for what it may ask again
+    connect(platform).check()
+    assert platform.login_faults == []
+    assert waits
+
+
 def test_a_server_error_is_tried_again(platform: Platform, waits: list[float]) -> None:
     destination = connect(platform)
     list_id = make_list(platform, destination)
