@@ -11,6 +11,8 @@ many and new ones. REKINDLE_EXAMPLES sets their number. A failure prints what re
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -54,6 +56,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.timeout(1800))
         if item.get_closest_marker("on_spark") is None:
             item.add_marker(pytest.mark.long)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state_of_the_tests() -> Iterator[None]:
+    """Working files of the tests are not those of the project that is tested."""
+    folder = tempfile.mkdtemp(prefix="rekindle-state-")
+    with pytest.MonkeyPatch.context() as patch:
+        if "REKINDLE_STATE_DIR" not in os.environ:
+            patch.setenv("REKINDLE_STATE_DIR", folder)
+        yield
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _register_profiles() -> None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from include.connections import Connection, get_connection
 from include.errors import ConfigurationError, NotSupported
+from include.pacing import Limits, pace_of
 
 Status = Literal["accepted", "rejected", "retry", "pending", "unattributed", "intended", "unknown"]
 
@@ -94,6 +95,7 @@ class Destination(ABC):
     min_audience_size: ClassVar[int] = 0
     has_fields: ClassVar[bool] = False  # whether merge fields can be mapped
     connections: ClassVar[int] = 1  # calls at once that are safe in one push
+    limits: ClassVar[Limits] = Limits()  # what an account allows to all its tasks together (include/pacing.py)
     repeatable: ClassVar[frozenset[str]] = frozenset({"add", "remove"})  # verbs that do no harm when sent twice
     poll_seconds: int = 60  # how often to ask after an asynchronous request
     Settings: ClassVar[type[DestinationSettings]] = DestinationSettings
@@ -101,6 +103,7 @@ class Destination(ABC):
     def __init__(self, connection: Connection, settings: DestinationSettings | None = None) -> None:
         self.connection = connection
         self.settings = settings or self.Settings()
+        self.pace = pace_of(self.name, connection, self.limits)
 
     @classmethod
     def tells_opt_outs(cls) -> bool:

@@ -37,6 +37,7 @@ from include.errors import (
     Throttled,
     TransientError,
 )
+from include.pacing import Limits
 
 SCOPE = "https://www.googleapis.com/auth/datamanager"
 TIMEOUT = 120.0
@@ -88,6 +89,7 @@ class GoogleAds(Destination):
     identifiers = ("google_email_sha256", "google_phone_sha256")
     max_batch_rows = 10_000
     connections = 2
+    limits = Limits(per_minute=300)
     min_audience_size = 100
     Settings: ClassVar[type[DestinationSettings]] = GoogleAdsSettings
 
@@ -314,7 +316,8 @@ class GoogleAds(Destination):
         from google.auth import exceptions as auth
 
         try:
-            return call()
+            with self.pace.turn():
+                return call()
         except api.GoogleAPICallError as error:
             raise _in_our_words(error, what, self.connection.conn_id) from None
         except auth.RefreshError as error:

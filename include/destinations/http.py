@@ -22,6 +22,7 @@ import orjson
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from include.errors import AuthenticationError, QuotaExhausted, Throttled, TransientError
+from include.pacing import Limits, Pace
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,8 @@ class HttpApi:
     """A JSON API. 401 and 403 are final, 429 and 5xx and cut connections are waited for, the rest is an `Answer`.
 
     `is_throttled` recognises a vendor's own way to say "too fast" (Mailchimp's bare 403), and `quota_reset` tells when
-    a quota that an answer calls used up is given back (with a time zone), None for any other answer.
+    a quota that an answer calls used up is given back (with a time zone), None for any other answer. `pace` is the
+    account's (`Destination.pace`).
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class HttpApi:
         quota_reset: Callable[[httpx.Response], datetime | None] = lambda response: None,
         key_hint: str = "",
         rights_hint: str = "",
+        pace: Pace | None = None,
     ) -> None:
         self.label = label
         self.conn_id = conn_id
@@ -131,6 +134,7 @@ class HttpApi:
         self._quota_reset = quota_reset
         self._key_hint = key_hint
         self._rights_hint = rights_hint
+        self._pace = pace or Pace(label, Limits())
         self._client = httpx.Client(
             base_url=base_url,
             auth=auth,
@@ -153,11 +157,10 @@ class HttpApi:
 
     def _once(self, method: str, path: str, what: str, params: Mapping[str, Any] | None, json: Any) -> Answer:
         try:
-            if json is None:
-                response = self._client.request(method, path, params=params)
-            else:
-                body = orjson.dumps(json)
-                response = self._client.request(method, path, params=params, content=body, headers=_JSON)
+            body = None if json is None else orjson.dumps(json)
+            headers = None if json is None else _JSON
+            with self._pace.turn():
+                response = self._client.request(method, path, params=params, content=body, headers=headers)
         except httpx.TransportError as error:
             kind = type(error).__name__  # its text may hold the address
             raise TransientError(f"{self.label} gave no answer ({kind}) while trying to {what}") from None

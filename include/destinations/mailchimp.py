@@ -30,6 +30,7 @@ from include.connections import Connection
 from include.destinations.base import Destination, DestinationSettings, Member, OptOut, RowResult
 from include.destinations.http import Answer, HttpApi, without_people
 from include.errors import AudienceRejected, BatchRefused, ConfigurationError
+from include.pacing import Limits
 
 PAGE_ROWS = 1000
 TEXT_CHARACTERS = 255
@@ -62,7 +63,8 @@ class Mailchimp(Destination):
     docs_url = "https://mailchimp.com/developer/marketing/api/"
     identifiers = ("email",)
     max_batch_rows = 500
-    connections = 4  # of the ten that an account has for all apps together
+    connections = 4
+    limits = Limits(connections=6)  # of the ten that an account has for all apps together
     has_fields = True
     Settings: ClassVar[type[DestinationSettings]] = MailchimpSettings
 
@@ -78,6 +80,7 @@ class Mailchimp(Destination):
             auth=None if token else ("rekindle", connection.secret("Mailchimp API key")),
             headers={"Authorization": f"Bearer {token}"} if token else None,
             is_throttled=_is_bare_403,
+            pace=self.pace,
             key_hint="Make a new key in Mailchimp under Account > Extras > API keys and put it into the connection.",
             rights_hint="The user who made the key needs the role Manager or higher in Mailchimp.",
         )

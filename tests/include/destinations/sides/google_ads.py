@@ -24,7 +24,7 @@ class Side(BaseSide):
             host=f"{self.sandbox.url}/datamanager",
             extra={
                 "customer_id": "444-555-6666", "login_customer_id": "111-222-3333", "refresh_token": "refresh-secret",
-                "client_id": "client", "client_secret": "client-secret",
+                "client_id": "client", "client_secret": "client-secret", "requests_per_minute": 0,
                 "token_uri": f"{self.sandbox.url}/datamanager/token",
             },
         )  # fmt: skip
