@@ -37,6 +37,9 @@ class Settings(BaseSettings):
         "45 * * * *",
         description="cron (UTC) at which audiences are built even if a source has not landed; empty: never",
     )
+    approval_timeout: timedelta = Field(
+        timedelta(hours=24), description="a question about a stopped plan that nobody answered ends after this"
+    )
     company_domains: tuple[str, ...] = Field(
         (), description="e-mail domains of our own people: staff, out of every audience"
     )

@@ -98,6 +98,7 @@ Period = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_l
 Share = Annotated[float, BeforeValidator(parse_share)]
 Percentage = Annotated[float, BeforeValidator(parse_share), AfterValidator(_up_to_all)]
 Count = Annotated[int, Field(strict=True, ge=1)]
+Size = Annotated[int, Field(strict=True, ge=0)]
 
 
 class Strict(BaseModel):
@@ -127,9 +128,14 @@ class FrequencyCap(Strict):
 class Guard(Strict):
     """Beyond these a human approves. Shares are of the list as it is; 50% is 0.5."""
 
-    max_add: Share = 0.5
-    max_remove: Share = 0.3
-    min_size: Annotated[int, Field(strict=True, ge=0)] = 1
+    max_add: Share = Field(0.5, description="share of the list that may come in")
+    max_remove: Share = Field(0.3, description="share of the list that may leave")
+    max_shrink: Percentage = Field(0.5, description="share by which the segment may shrink between two plans")
+    min_size: Size = Field(1, description="so many the segment has at least, once there is a list")
+    small_change: Size = Field(50, description="a change of so many people or fewer is never asked about")
+    approvers: list[Text] = Field(
+        default_factory=list, description="Airflow user ids that may answer; none: all who may"
+    )
 
 
 class Target(Strict):

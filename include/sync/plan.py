@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,10 +19,11 @@ from sqlglot import exp
 
 from include.audiences.eligibility import ALWAYS_APPLIED, STEPS, run_waterfall, segment_columns
 from include.audiences.load import load_audiences
+from include.audiences.schema import Guard
 from include.audiences.workbench import Workbench
 from include.destinations.base import destination_class
 from include.settings import get_settings
-from include.sync.guard import check_gate, check_nobody_suppressed, check_shrink
+from include.sync.guard import Judgement, Numbers, check_nobody_suppressed, judge_plan, read_gate, store_urgent
 from include.sync.payload import json_escaped, listed_kinds, mapped_fields
 from include.sync.show import plan_text
 from include.warehouse.engine import Warehouse
@@ -48,6 +49,7 @@ class PlanSummary:
 
     `refused` and `held` have no row to send: the destination rejected exactly this payload; a removal waits because
     the list would get too small. `excluded` counts by the step at which people fell out, in the order of the steps.
+    A plan whose `verdict` is `ask` waits for a human; what cannot wait is in the plan `urgent_plan_id` and not here.
     """
 
     plan_id: str
@@ -61,6 +63,8 @@ class PlanSummary:
     refreshes: int = 0
     held: int = 0
     excluded: dict[str, int] = field(default_factory=dict)
+    verdict: str = "clear"
+    urgent_plan_id: str | None = None
 
     @property
     def rows(self) -> int:
@@ -69,11 +73,19 @@ class PlanSummary:
 
 
 def plan_target(
-    warehouse: Warehouse, audience_name: str, destination: str, as_of: datetime, run_id: str, *, dry_run: bool = False
+    warehouse: Warehouse,
+    audience_name: str,
+    destination: str,
+    as_of: datetime,
+    run_id: str,
+    *,
+    dry_run: bool = False,
+    guard: Guard | None = None,
 ) -> PlanSummary:
     """Plan one target as of a time (UTC) and store the plan; QualityGateFailed where the data is not fit for it.
 
     Planning sends nothing, whatever `dry_run` says: with it, the plan is also logged as a table for a person to read.
+    `guard` stands for the audience's own bounds where a human has approved others.
     """
     loaded = load_audiences()
     audience = loaded.audience(audience_name)
@@ -86,13 +98,12 @@ def plan_target(
         warehouse.session() as session,
         Workbench(warehouse, session, plan_id, {"plan_id": plan_id}, {"json_escaped": json_escaped}) as bench,
     ):
-        check_gate(warehouse, session, audience.name)
+        gate_failures = read_gate(warehouse, session, audience.name)
         ledger_sequence = _newest_answer(bench, audience.name, destination)
         columns = segment_columns(bench, audience)
         fields = mapped_fields(target.fields if platform.has_fields else {}, columns)
         run_waterfall(bench, audience, platform, _naive(as_of), loaded.audiences, get_settings().holdout_salt)
         excluded, members, matched = _count_steps(bench)
-        check_shrink(audience, destination, matched=matched, present=_count_present(bench))
         identifiers = listed_kinds(platform.identifiers)
         bench.build(
             "members",
@@ -118,7 +129,24 @@ def plan_target(
             refused=actions.get("refused", 0),
             excluded=excluded,
         )
-        _store(bench, summary, audience.name, destination, audience.label, run_id, _naive(as_of), ledger_sequence)
+        judgement = judge_plan(bench, audience, destination, _numbers(bench, summary), gate_failures, guard)
+        summary = replace(
+            summary,
+            removes=summary.removes - judgement.urgent,
+            verdict=judgement.verdict,
+            urgent_plan_id=judgement.urgent_plan_id,
+        )
+        _store(
+            bench,
+            summary,
+            audience.name,
+            destination,
+            audience.label,
+            run_id,
+            _naive(as_of),
+            ledger_sequence,
+            judgement,
+        )
         shown = plan_text(warehouse, plan_id, connection=session) if dry_run else ""
     log.info(
         "planned %s at %s: %s matched, %s members; %s to add, %s to update, %s to remove, %s unchanged, %s refused; "
@@ -163,9 +191,15 @@ def _count_steps(bench: Workbench) -> tuple[dict[str, int], int, int]:
     )
 
 
-def _count_present(bench: Workbench) -> int:
+def _numbers(bench: Workbench, summary: PlanSummary) -> Numbers:
     rows = bench.rows("select count(*) as members from target.state where is_present and not is_leaving")
-    return int(rows[0]["members"])
+    return Numbers(
+        matched=summary.matched,
+        present=int(rows[0]["members"]),
+        adds=summary.adds,
+        removes=summary.removes,
+        waiting=summary.rows,
+    )
 
 
 def _count_suppressed(bench: Workbench) -> int:
@@ -202,6 +236,7 @@ def _store(
     run_id: str,
     as_of: datetime,
     ledger_sequence: int | None,
+    judgement: Judgement,
 ) -> None:
     bench.insert(
         "sync.plan_rows",
@@ -234,7 +269,9 @@ def _store(
         "ledger_sequence": ledger_sequence,
         "as_of": as_of,
         "created_at": datetime.now(UTC).replace(tzinfo=None),
+        **judgement.columns,
     }
+    store_urgent(bench, judgement, row, _PLAN_ROW_COLUMNS)
     bench.warehouse.insert("sync.plans", [row], connection=bench.session)
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from include.warehouse.engine import Warehouse
 
-# Answers of other plans. That a request which was pending was taken changes nothing that was planned.
+# Answers of other plans, except its own removals that could not wait (include/sync/guard.py). That a request which was
+# pending was taken changes nothing that was planned.
 _MOVED = """
     select count(*) as answers
     from sync.ledger as newer
@@ -33,6 +34,7 @@ _MOVED = """
         newer.audience = :audience
         and newer.destination = :destination
         and newer.plan_id <> :plan_id
+        and newer.plan_id not in (select plan_id from sync.plans where urgent_of = :plan_id)
         and newer.sequence > :planned_at
         and waiting.plan_id is null
 """

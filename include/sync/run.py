@@ -13,14 +13,14 @@ QUICK_POLLS = (1.0, 2.0, 4.0)  # seconds to wait between the first questions aft
 
 
 def ready_as_of(warehouse: Warehouse, audience: str) -> datetime:
-    """The moment the audience was last built for and passed its gate (UTC)."""
+    """The moment the audience was last built for and went through its gate (UTC)."""
     newest = warehouse.scalar(
-        "select max(as_of) as as_of from sync.gate_results where audience = :audience and is_passed",
+        "select as_of from sync.gate_results where audience = :audience order by checked_at desc limit 1",
         audience=audience,
     )
     if newest is None:
         raise ConfigurationError(
-            f"audience {audience}: no build has passed its quality gate yet; run the DAG build_audiences first"
+            f"audience {audience}: no build has been through its quality gate yet; run the DAG build_audiences first"
         )
     if not isinstance(newest, datetime):
         raise ConfigurationError(f"audience {audience}: sync.gate_results holds no time")
@@ -58,18 +58,35 @@ def plan_next(audience: str, destination: str, run_id: str, *, dry_run: bool = F
     return plan_target(warehouse, audience, destination, as_of, run_id, dry_run=dry_run).plan_id
 
 
-def push_planned(plan_id: str) -> None:
-    """Send what a plan holds and has no answer yet."""
+def push_planned(plan_id: str) -> str:
+    """Send what a plan holds and has no answer yet; of one that waits for a human only what cannot wait.
+
+    Returns the plan that was sent.
+    """
+    from include.sync.approvals import what_may_go
     from include.sync.push import push_plan
 
-    push_plan(get_warehouse(), plan_id)
+    warehouse = get_warehouse()
+    may_go = what_may_go(warehouse, plan_id)
+    if may_go is not None:
+        push_plan(warehouse, may_go)
+    return may_go or plan_id
 
 
 def push_reviewed(warehouse: Warehouse, plan_id: str) -> None:
-    """Send exactly the rows of a plan that somebody looked at; PlanOutdated where they are not what holds now."""
+    """Send exactly the rows of a plan that somebody looked at; PlanOutdated where they are not what holds now.
+
+    ConfigurationError where the guard stopped the plan and nobody has approved it.
+    """
+    from include.sync.approvals import what_may_go
     from include.sync.push import push_plan
     from include.sync.recheck import check_still_valid
 
+    if what_may_go(warehouse, plan_id) != plan_id:
+        raise ConfigurationError(
+            f"plan {plan_id} was stopped by the guard and is not approved; nothing was sent. Run the DAG of its "
+            f"audience with the parameter plan_id {plan_id}: it asks for an approval"
+        )
     check_still_valid(warehouse, plan_id)
     push_plan(warehouse, plan_id)
 

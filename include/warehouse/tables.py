@@ -311,8 +311,25 @@ _table(
     refreshes bigint    unchanged members sent again, because the destination would forget them
     held bigint         removals that wait, because the list would fall under the destination's minimum
     ledger_sequence bigint  newest row of the target's ledger when it was planned; null: there was none
+    present bigint      members on the list when it was planned
+    verdict text        clear, or ask: it waits for a human
+    reasons text        JSON [{kind, people, of, text}]: why it waits
+    urgent_of text      the plan that waits while these removals do not; null for every other plan
     as_of timestamp
     created_at timestamp
+    """,
+)
+_table(
+    "sync.approvals",
+    """
+    plan_id text
+    audience text
+    destination text
+    decision text       asked, approved, new_bound (not this plan, but one within the bounds), rejected or unanswered
+    decided_by text     the Airflow user who answered; null where nobody did
+    max_add double      approved once, as a share of the list; null: the audience's own
+    max_remove double
+    decided_at timestamp
     """,
 )
 _table(

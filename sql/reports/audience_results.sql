@@ -30,6 +30,7 @@ with ranked_plans as (
             order by created_at desc, plan_id desc
         ) as recency_among_such
     from sync.plans
+    where urgent_of is null
 ),
 
 newest_plans as (

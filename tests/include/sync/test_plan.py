@@ -281,19 +281,15 @@ def test_values_have_one_spelling(world: World, column: str, value: object, text
     assert json.loads(world.rows(world.plan())[0]["fields"])["CART_TOTAL"] == text
 
 
-def test_an_emptied_segment_stops_the_target_and_empties_no_list(world: World) -> None:
+def test_an_emptied_segment_waits_for_a_human_and_empties_no_list(world: World) -> None:
     world.person("ana", email="ana@x.com")
     world.sync()
     world.execute("delete from segments.carts")
 
-    with pytest.raises(QualityGateFailed, match="the segment is empty while the list has 1 members"):
-        world.plan()
-
-    assert world.warehouse.scalar("select count(*) from sync.plans") == 1
-    assert world.plan("google_ads").rows == 0  # nothing on that list yet: nothing to protect
+    assert (world.plan().verdict, world.plan("google_ads").verdict) == ("ask", "clear")
 
 
-def test_a_segment_whose_gate_failed_is_not_planned(world: World) -> None:
+def test_a_segment_whose_gate_failed_waits_for_a_human(world: World) -> None:
     world.person("ana", email="ana@x.com")
     world.insert("sync.segment_builds", {"audience": "carts", "run_id": "build-1", "built_at": AS_OF})
     with pytest.raises(QualityGateFailed, match="has not been through the quality gate"):
@@ -301,12 +297,17 @@ def test_a_segment_whose_gate_failed_is_not_planned(world: World) -> None:
 
     gate = {"audience": "carts", "run_id": "build-1", "checked_at": AS_OF}
     world.insert("sync.gate_results", {**gate, "is_passed": False, "failures": "3 rows have no time"})
-    with pytest.raises(QualityGateFailed, match="3 rows have no time"):
-        world.plan()
+    assert world.plan().verdict == "ask"
 
     later = {**gate, "checked_at": AS_OF + timedelta(minutes=5)}
     world.insert("sync.gate_results", {**later, "is_passed": True, "failures": ""})
-    assert world.plan().adds == 1
+    assert world.plan().verdict == "clear"
+
+    world.match("ana")
+    latest = {**gate, "checked_at": AS_OF + timedelta(minutes=9)}
+    world.insert("sync.gate_results", {**latest, "is_passed": False, "failures": "2 rows share their profile_id"})
+    with pytest.raises(QualityGateFailed, match="nothing was planned: 2 rows share their profile_id"):
+        world.plan()
 
 
 def test_a_segment_that_is_not_built_is_an_error_in_words(world: World) -> None:
