@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
+from collections.abc import Mapping
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
-from include.errors import ConfigurationError
+from include.audiences.load import load_audiences
+from include.destinations.http import utc_now
+from include.errors import ConfigurationError, PlanOutdated, QualityGateFailed
 from include.warehouse.engine import Warehouse, get_warehouse
+
+if TYPE_CHECKING:
+    from include.sync.approvals import Question
+
+log = logging.getLogger(__name__)
 
 QUICK_POLLS = (1.0, 2.0, 4.0)  # seconds to wait between the first questions after an asynchronous request
 
@@ -36,7 +46,6 @@ def read_tool_opt_outs(audience: str, destination: str) -> int:
 
 def read_all_opt_outs(destination: str) -> int:
     """Read who said no at every list of one tool that an audience uses; returns how many answers are new."""
-    from include.audiences.load import load_audiences
     from include.sync.opt_outs import read_opt_outs
 
     lists = {
@@ -56,6 +65,76 @@ def plan_next(audience: str, destination: str, run_id: str, *, dry_run: bool = F
     warehouse = get_warehouse()
     as_of = ready_as_of(warehouse, audience)
     return plan_target(warehouse, audience, destination, as_of, run_id, dry_run=dry_run).plan_id
+
+
+def take_plan(plan_id: str, audience: str, destination: str, run_id: str, *, plan_anew: bool) -> str | None:
+    """The plan to send for a reviewed one: itself while it is valid; None where it is another destination's.
+
+    One that nobody has approved is returned as it is: it is asked about, not sent. PlanOutdated where it is no longer
+    valid, or with `plan_anew` a new plan within what was approved for it.
+    """
+    from include.sync.approvals import approved_guard, last_decision, read_plan
+    from include.sync.plan import plan_target
+    from include.sync.recheck import check_still_valid
+
+    warehouse = get_warehouse()
+    plan = read_plan(warehouse, plan_id)
+    if plan["audience"] != audience:
+        raise ConfigurationError(f"plan {plan_id} is of audience {plan['audience']}; run sync_{plan['audience']} with it")
+    if plan["destination"] != destination:
+        return None
+    decision = last_decision(warehouse, plan_id)
+    if plan["verdict"] == "ask" and decision not in ("approved", "new_bound"):
+        return plan_id
+    try:
+        if decision == "new_bound":
+            raise PlanOutdated(f"plan {plan_id} ({audience} at {destination}) is beyond the bound that was approved")
+        check_still_valid(warehouse, plan_id)
+    except PlanOutdated as outdated:
+        if not plan_anew:
+            raise
+        log.warning("%s. It is planned anew, within what was approved", outdated)
+    else:
+        log.info("%s at %s: plan %s is still valid; exactly its rows are sent", audience, destination, plan_id)
+        return plan_id
+    guard = approved_guard(warehouse, plan_id, load_audiences().audience(audience).guard)
+    return plan_target(
+        warehouse, audience, destination, ready_as_of(warehouse, audience), run_id, guard=guard
+    ).plan_id
+
+
+def is_question(plan_id: str, *, again: bool) -> bool:
+    """Whether a human is to be asked about a plan now; `again`: whatever was answered before."""
+    from include.sync.approvals import is_to_be_asked
+
+    return is_to_be_asked(get_warehouse(), plan_id, again=again)
+
+
+def put_question(plan_id: str | None) -> Question:
+    """Write down that a human is asked about a plan, and return what."""
+    from include.sync.approvals import ask
+
+    if not plan_id:
+        raise ConfigurationError("approve_plans is started by sync_<audience>, or by hand with the parameter plan_id")
+    return ask(get_warehouse(), plan_id)
+
+
+def take_answer(plan_id: str, given: Mapping[str, Any]) -> dict[str, str] | None:
+    """Write down what a human answered; the audience to sync for it, or None. Bounds in `given` are percent."""
+    from include.sync.approvals import record_answer
+
+    option = next(iter(given["chosen_options"]), None)
+    bounds = {name: value / 100 for name, value in given["params_input"].items() if value is not None}
+    by = (given.get("responded_by_user") or {}).get("id")
+    answer = record_answer(get_warehouse(), plan_id, option, by=by, **bounds)
+    if answer.decision == "unanswered":
+        raise QualityGateFailed(
+            f"plan {plan_id} ({answer.audience} at {answer.destination}): nobody answered in time; nothing was sent, and "
+            "the next sync asks again"
+        )
+    if not answer.is_to_send:
+        return None
+    return {"audience": answer.audience, "answered_at": f"{utc_now():%Y%m%dT%H%M%S}"}
 
 
 def push_planned(plan_id: str) -> str:
