@@ -18,7 +18,7 @@ from typing import Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import Param, dag, get_current_context, task
 
-from include.asking import PutQuestion
+from include.asking import BOUNDS, PutQuestion
 from include.scheduling import DEFAULT_ARGS, START_DATE, WAREHOUSE_POOL
 
 
@@ -40,7 +40,7 @@ def approve_plans() -> None:
 
         return take_answer(get_current_context()["params"]["plan_id"], given)
 
-    question = PutQuestion(task_id="question")
+    question = PutQuestion(task_id="question", params=BOUNDS)
     answered = answer(question.output)
     answered >> TriggerDagRunOperator(
         task_id="send",

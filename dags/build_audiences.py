@@ -2,7 +2,8 @@
 
 Starts when every source has landed, and at a quarter to every hour in any case, so that one broken source does not
 freeze the lists. The order of the tasks is read from the SQL. Behind each segment stands a quality gate; an audience
-that passes is announced and its `sync_<audience>` starts, one that fails is not sent.
+that passes is announced and its `sync_<audience>` starts. One that fails is announced too (`failed_gate`): its sync
+sends nothing but removals that cannot wait, and asks a human.
 
 Before the first segment, the tools are asked who opted out there, so that the rules know it.
 
@@ -138,6 +139,7 @@ def build_audiences() -> None:
         layer()
     list(tables.values()) >> finish()
 
+    gates_passed = EmptyOperator(task_id="gates_passed")  # a red gate makes a red run, whatever follows it
     for name, audience in audiences.audiences.items():
 
         @task_group(group_id=name)
@@ -158,8 +160,9 @@ def build_audiences() -> None:
                 context = get_current_context()
                 return check_segment(get_warehouse(), name, run_as_of(context), context["run_id"])
 
-            rows = segment_rows()
-            rows >> gate()
+            rows, passed = segment_rows(), gate()
+            rows >> passed >> gates_passed
+            passed >> EmptyOperator(task_id="failed_gate", trigger_rule="all_failed", outlets=[audience_asset(name)])
             [tables[table] for table in models[f"segments.{segment}"].depends_on if table in tables] >> rows
 
         segment_and_gate()

@@ -1,11 +1,16 @@
 """## Keep an audience's lists true, one branch per destination
 
-One DAG per audience file. It starts when the audience has passed its quality gate: read who opted out at the tool ▶
-**plan** (who goes in, changes or leaves, stored before anything is sent) ▶ **push** ▶ **confirm** (ask after what the
+One DAG per audience file. It starts when the audience has been through its quality gate: read who opted out at the tool
+▶ **plan** (who goes in, changes or leaves, stored before anything is sent) ▶ **push** ▶ **confirm** (ask after what the
 platform answers later) ▶ **audit** (once a day the list is read back and compared with the ledger). Nothing changed:
 nothing is written.
 
-**Parameters:** `dry_run` stops after the plan and shows it in the log (`docs/sync.md` tells how to send it then).
+A suspicious plan is not pushed, except for removals that cannot wait: **ask** starts `approve_plans`, where a human
+answers. The other branches and the next runs go on.
+
+**Parameters:** `dry_run` stops after the plan, shows it in the log and returns its id. `plan_id` pushes a plan that was
+looked at, exactly its rows, or says why not; one that the guard stopped is asked about. With `plan_anew` a plan that is
+no longer valid is made anew within what was approved.
 
 **If it fails:** the branch's last log line says what the platform answered and what to do; the other branches go on.
 Clearing is safe: only members without an answer are sent again.
@@ -15,6 +20,7 @@ from __future__ import annotations
 
 from airflow.sdk import Param, dag, get_current_context, task, task_group
 
+from include.asking import StartQuestion
 from include.assets import audience_asset
 from include.audiences.load import load_audiences
 from include.audiences.schema import Audience
@@ -34,7 +40,11 @@ def make_dag(name: str, audience: Audience) -> None:
         catchup=False,
         max_active_runs=1,
         default_args=DEFAULT_ARGS | {"owner": audience.owner},
-        params={"dry_run": Param(False, type="boolean", description="stop after the plan; nothing is sent")},
+        params={
+            "dry_run": Param(False, type="boolean", description="stop after the plan; nothing is sent"),
+            "plan_id": Param(None, type=["null", "string"], description="push this reviewed plan, exactly its rows"),
+            "plan_anew": Param(False, type="boolean", description="if it is not valid any more, plan anew"),
+        },
         tags=["stage/sync", "impact/tier_1"],
         doc_md=__doc__,
     )
@@ -52,10 +62,18 @@ def branch(name: str, to: str, platform: type[Destination]) -> None:
     def target() -> None:
         @task(pool=WAREHOUSE_POOL)
         def plan() -> str:
-            from include.sync.run import plan_next
+            from airflow.sdk.exceptions import AirflowSkipException
+
+            from include.sync.run import plan_next, take_plan
 
             context = get_current_context()
-            return plan_next(name, to, context["run_id"], dry_run=context["params"]["dry_run"])
+            run_id, params = context["run_id"], context["params"]
+            if not params["plan_id"]:
+                return plan_next(name, to, run_id, dry_run=params["dry_run"])
+            taken = take_plan(params["plan_id"], name, to, run_id, plan_anew=params["plan_anew"])
+            if taken is None:
+                raise AirflowSkipException("the plan is for another destination")
+            return taken
 
         @task(pool=to)
         def push(plan_id: str) -> str:
@@ -65,8 +83,7 @@ def branch(name: str, to: str, platform: type[Destination]) -> None:
 
             if get_current_context()["params"]["dry_run"]:
                 raise AirflowSkipException("dry run: the plan is stored, nothing was sent")
-            push_planned(plan_id)
-            return plan_id
+            return push_planned(plan_id)
 
         @task.sensor(pool=to, poke_interval=platform.poll_seconds, timeout=26 * 3600, mode="reschedule")
         def confirm(plan_id: str) -> bool:
@@ -77,6 +94,7 @@ def branch(name: str, to: str, platform: type[Destination]) -> None:
         planned = plan()
         if platform.tells_opt_outs():
             opt_outs(name, to) >> planned
+        StartQuestion(task_id="ask", plan_id=planned, pool=WAREHOUSE_POOL)
         confirm(push(planned)) >> audit(name, to)
 
     target()

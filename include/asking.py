@@ -15,8 +15,13 @@ from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowSkipException
 
 from include.settings import get_settings
+from include.sync.approvals import OPTIONS
 
 APPROVAL_DAG = "approve_plans"
+BOUNDS = {
+    name: Param(None, type=["null", "number"], minimum=0, description=f"percent of the list that may {what}, this once")
+    for name, what in (("max_add", "come in"), ("max_remove", "leave"))
+}
 
 
 class StartQuestion(TriggerDagRunOperator):  # type: ignore[misc]
@@ -42,24 +47,14 @@ class StartQuestion(TriggerDagRunOperator):  # type: ignore[misc]
 
 
 class PutQuestion(HITLOperator):  # type: ignore[misc]
-    """Ask a human about the plan of the run's parameter `plan_id`, and wait.
+    """Ask a human about the plan of the run's parameter `plan_id`, and wait. `params` are BOUNDS.
 
     The answer is its XCom; `chosen_options` is empty where nobody answered in time.
     """
 
     def __init__(self, **arguments: Any) -> None:
-        from include.sync.approvals import OPTIONS
-
-        bound = {"type": ["null", "number"], "minimum": 0}
         super().__init__(
-            subject="A plan waits",
-            options=OPTIONS,
-            params={
-                "max_add": Param(None, **bound, description="percent of the list that may come in, this once"),
-                "max_remove": Param(None, **bound, description="percent of the list that may leave, this once"),
-            },
-            response_timeout=get_settings().approval_timeout,
-            **arguments,
+            subject="A plan waits", options=OPTIONS, response_timeout=get_settings().approval_timeout, **arguments
         )
 
     def execute(self, context: Any) -> Any:

@@ -33,6 +33,7 @@ from include.warehouse.engine import Warehouse
 console = Console(highlight=False, soft_wrap=True)
 
 LINE_TIMEOUT = 900.0
+APPROVAL_DAG = "approve_plans"  # on, so that a stopped plan can ask
 POOLS = {"warehouse": 4, "mailchimp": 4, "google_ads": 4}
 
 
@@ -50,7 +51,7 @@ def run(*, people: int, data: Path | None, wait: bool, home: Path) -> int:
         before = _last_request(sandbox)
         airflow.login()
         airflow.prepare(connections(dataset, str(sandbox.base_url).rstrip("/")), POOLS)
-        airflow.start([*ingest_dags(), "build_audiences", *sync_dags()], ingest_dags())
+        airflow.start([*ingest_dags(), "build_audiences", *sync_dags(), APPROVAL_DAG], ingest_dags())
         is_good, seconds = _watch(airflow)
         if "build_audiences" not in airflow.runs:
             console.print("The line stopped before anything was built.")

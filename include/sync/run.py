@@ -80,7 +80,9 @@ def take_plan(plan_id: str, audience: str, destination: str, run_id: str, *, pla
     warehouse = get_warehouse()
     plan = read_plan(warehouse, plan_id)
     if plan["audience"] != audience:
-        raise ConfigurationError(f"plan {plan_id} is of audience {plan['audience']}; run sync_{plan['audience']} with it")
+        raise ConfigurationError(
+            f"plan {plan_id} is of audience {plan['audience']}, not {audience}: run sync_{plan['audience']} with it"
+        )
     if plan["destination"] != destination:
         return None
     decision = last_decision(warehouse, plan_id)
@@ -98,9 +100,7 @@ def take_plan(plan_id: str, audience: str, destination: str, run_id: str, *, pla
         log.info("%s at %s: plan %s is still valid; exactly its rows are sent", audience, destination, plan_id)
         return plan_id
     guard = approved_guard(warehouse, plan_id, load_audiences().audience(audience).guard)
-    return plan_target(
-        warehouse, audience, destination, ready_as_of(warehouse, audience), run_id, guard=guard
-    ).plan_id
+    return plan_target(warehouse, audience, destination, ready_as_of(warehouse, audience), run_id, guard=guard).plan_id
 
 
 def is_question(plan_id: str, *, again: bool) -> bool:
@@ -129,8 +129,8 @@ def take_answer(plan_id: str, given: Mapping[str, Any]) -> dict[str, str] | None
     answer = record_answer(get_warehouse(), plan_id, option, by=by, **bounds)
     if answer.decision == "unanswered":
         raise QualityGateFailed(
-            f"plan {plan_id} ({answer.audience} at {answer.destination}): nobody answered in time; nothing was sent, and "
-            "the next sync asks again"
+            f"plan {plan_id} ({answer.audience} at {answer.destination}): nobody answered in time; nothing was sent, "
+            "and the next sync asks again"
         )
     if not answer.is_to_send:
         return None
