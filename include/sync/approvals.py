@@ -207,6 +207,18 @@ def last_decision(warehouse: Warehouse, plan_id: str) -> str | None:
     return str(last["decision"]) if last else None
 
 
+def has_newer_plan(warehouse: Warehouse, plan_id: str) -> bool:
+    """Whether the target of a plan has been planned again since."""
+    plan = read_plan(warehouse, plan_id)
+    newest = warehouse.scalar(
+        "select max(created_at) as newest from sync.plans "
+        "where audience = :audience and destination = :destination and urgent_of is null",
+        audience=plan["audience"],
+        destination=plan["destination"],
+    )
+    return bool(newest > plan["created_at"])
+
+
 def read_plan(warehouse: Warehouse, plan_id: str) -> dict[str, Any]:
     """A row of `sync.plans`; ConfigurationError where there is none."""
     found = warehouse.read("select * from sync.plans where plan_id = :plan_id", plan_id=plan_id)

@@ -247,7 +247,7 @@ def judge_plan(
         audience.name,
         destination,
         "; ".join(reason.text for reason in reasons),
-        f"{urgent} removals that cannot wait (opt-outs, denied consent, erasures) go out now"
+        f"{urgent} removals that cannot wait (opt-outs, denied consent, erasures) are not held up"
         if urgent
         else "nothing is sent",
     )

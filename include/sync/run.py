@@ -140,16 +140,21 @@ def take_answer(plan_id: str, given: Mapping[str, Any]) -> dict[str, str] | None
 def push_planned(plan_id: str) -> str:
     """Send what a plan holds and has no answer yet; of one that waits for a human only what cannot wait.
 
-    Returns the plan that was sent.
+    Returns the plan that was sent. PlanOutdated where its target has a newer plan and this one no longer holds: a task
+    of an old run that is cleared sends nothing stale.
     """
-    from include.sync.approvals import what_may_go
+    from include.sync.approvals import has_newer_plan, what_may_go
     from include.sync.push import push_plan
+    from include.sync.recheck import check_still_valid
 
     warehouse = get_warehouse()
     may_go = what_may_go(warehouse, plan_id)
-    if may_go is not None:
-        push_plan(warehouse, may_go)
-    return may_go or plan_id
+    if may_go is None:
+        return plan_id
+    if has_newer_plan(warehouse, plan_id):
+        check_still_valid(warehouse, may_go)
+    push_plan(warehouse, may_go)
+    return may_go
 
 
 def push_reviewed(warehouse: Warehouse, plan_id: str) -> None:

@@ -10,9 +10,11 @@ import json
 import os
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from airflow.api_fastapi.app import init_auth_manager
 from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
 from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
 from airflow.dag_processing.dagbag import DagBag
@@ -20,6 +22,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.hitl import HITLDetail
 from airflow.utils.db import initdb
 from airflow.utils.session import create_session
+from fastapi import HTTPException
 from sqlalchemy import select
 
 from include.warehouse.engine import get_warehouse
@@ -29,25 +32,36 @@ FOLDER = Path(os.environ["FLOW_FOLDER"])
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class Ines:
-    """The Airflow user who answers."""
+@dataclass(frozen=True)
+class User:
+    """A user of Airflow."""
+
+    name: str
 
     def get_id(self) -> str:
-        return "ines"
+        return self.name
 
     def get_name(self) -> str:
-        return "Ines"
+        return self.name
+
+
+REFUSED: list[int] = []
 
 
 def answer(option: str, bounds: dict[str, float | None]) -> None:
-    """Wait for the open question and answer it as a user of Airflow does."""
+    """Wait for the open question and answer it as a user of Airflow does; who is not named in the file may not."""
     while True:
         with create_session() as session:
             detail = session.scalar(select(HITLDetail).where(HITLDetail.responded_at.is_(None)))
             if detail is not None and str(detail.task_instance.state) == "awaiting_input":
                 task = detail.task_instance
                 payload = UpdateHITLDetailPayload(chosen_options=[option], params_input=bounds)
-                update_hitl_detail(task.dag_id, task.run_id, task.task_id, payload, Ines(), session, task.map_index)
+                question = (task.dag_id, task.run_id, task.task_id, payload)
+                try:
+                    update_hitl_detail(*question, User("bob"), session, task.map_index)
+                except HTTPException as error:
+                    REFUSED.append(error.status_code)
+                update_hitl_detail(*question, User("ines"), session, task.map_index)
                 return
         time.sleep(0.3)
 
@@ -57,6 +71,7 @@ class Flow:
 
     def __init__(self) -> None:
         initdb()
+        init_auth_manager()
         dags = FOLDER / "dags"
         dags.mkdir()
         for name in ("sync_audiences.py", "approve_plans.py"):
@@ -64,7 +79,7 @@ class Flow:
         warehouse = get_warehouse()
         warehouse.ensure_tables()
         self.world = World(Path(os.environ["REKINDLE_AUDIENCES_DIR"]), warehouse)
-        self.world.policy("guard: {small_change: 0}")
+        self.world.policy("guard: {small_change: 0, approvers: [ines]}")
         self.world.insert(
             "sync.gate_results", {"audience": "carts", "is_passed": True, "as_of": self.world.as_of, "matched": 1}
         )
@@ -151,6 +166,7 @@ def main() -> None:
     tasks = flow.run("sync_carts", plan_id=beyond, plan_anew=True)
     seen["new bound"] = {"asking": asking, "tasks": tasks, "on the list": flow.on_the_list()}
     seen["decisions"] = flow.decisions()
+    seen["refused"] = REFUSED
     print("seen " + json.dumps(seen))
 
 

@@ -85,3 +85,7 @@ def test_a_plan_within_the_new_bound_is_sent_in_the_place_of_one_beyond_it(seen:
 
 def test_every_word_is_kept(seen: dict[str, Any]) -> None:
     assert seen["decisions"] == ["asked", "approved", "asked", "rejected", "asked", "new_bound"]
+
+
+def test_only_the_approvers_of_the_file_may_answer(seen: dict[str, Any]) -> None:
+    assert seen["refused"] == [403, 403, 403]

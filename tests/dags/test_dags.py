@@ -142,6 +142,13 @@ def test_each_destination_is_a_branch_of_its_own(dags: dict[str, Any]) -> None:
     assert sync.get_task("mailchimp.push").pool == "mailchimp"
 
 
+def test_a_question_ends_by_itself(dags: dict[str, Any]) -> None:
+    question = dags["approve_plans"].get_task("question")
+    assert question.response_timeout.total_seconds() == 24 * 3600
+    answer = question.execute_complete({}, {"error": "no answer", "error_type": "timeout"})
+    assert answer["chosen_options"] == []
+
+
 @pytest.mark.parametrize("file", DAG_FILES)
 def test_reading_a_dag_file_imports_nothing_heavy(file: str, tmp_path: Path) -> None:
     code = (
