@@ -19,6 +19,8 @@ from include.audiences.workbench import Workbench
 from include.destinations.base import Destination, destination_class
 from include.errors import ConfigurationError
 from include.identity.sql import DESTINATION_KINDS, DestinationKind
+from include.sync.payload import listed_kinds, mapped_values
+from include.warehouse.render import parse
 
 ALWAYS_APPLIED = ("opted_out", "bounced", "complained", "erased")  # an audience file can add reasons, never take these
 STEPS = (
@@ -32,6 +34,33 @@ STEPS = (
     "same_address",
 )
 _NEVER = datetime(9999, 1, 1)
+_IDENTIFIERS = """
+    select profile_id, kind, identifier, preference, 1 as choice
+    from target.found
+    where identifier_count = 1
+    union all
+    select profile_id, kind, identifier, preference, choice
+    from target.several
+"""
+_ADDRESSES = """
+    select profile_id, identifier as member_key, identifier as identifiers
+    from target.identifiers
+    where choice = 1
+"""
+_WATERFALL = """
+    select
+        judged.profile_id,
+        judged.member_key,
+        judged.payload_hash,
+        case when copies.member_key is not null then 'same_address' else judged.step end as step,
+        case when copies.member_key is not null then 'same address as another profile' else judged.reason end as reason
+    from target.judged as judged
+    left join target.copies as copies
+        on
+            judged.member_key = copies.member_key
+            and judged.profile_id <> copies.profile_id
+            and judged.step is null
+"""
 _WORDS = {"email": "e-mail address", "phone": "phone number", "visitor_id": "browser"}
 
 
@@ -45,21 +74,27 @@ def run_waterfall(
     *,
     only: str | None = None,
 ) -> None:
-    """Build the working tables `state`, `identifiers`, `touches`, `rivals` and `waterfall` of a target.
+    """Let later steps read what is behind a target's members, and at the end `target.waterfall` itself.
 
-    With `only`, for one profile alone, whether the segment has it or not (explain.py).
+    Of the working tables only what differs from the usual is wide: people with one identifier, no suppression and no
+    rival are one narrow row. With `only`, for one profile alone, whether the segment has it or not (explain.py).
     """
     bench.params |= policy_params(audience, platform, as_of, holdout_salt)
     segment = _segment(bench, audience, platform)
     bench.give("target.segment", segment if only is None else _one_profile(segment, only))
+    fields = audience.target(platform.name).fields if platform.has_fields and only is None else {}
+    values = mapped_values(fields, segment_columns(bench, audience))
     bench.build("state")
-    bench.build("identifiers", _identifiers(bench, platform))
+    _build_addresses(bench, platform)
+    bench.build("suppressed")
     if audience.frequency_cap is None:
         bench.give("target.touches", _nobody("touches", "bigint"))
     else:
         bench.build("touches", bench.query("touches", {"ad_destinations": _ad_destinations(bench)}))
     bench.give("target.rivals", _rivals(bench, audience, others))
-    bench.build("waterfall")
+    bench.build("judged", bench.query("waterfall", functions={"mapped_values": lambda _: values}))
+    bench.build("copies")
+    bench.give("target.waterfall", bench.finish(parse(_WATERFALL)))
 
 
 def policy_params(
@@ -90,6 +125,7 @@ def policy_params(
         "unreachable_reason": f"no {' or '.join(kinds)} of her own",
         "holdout_salt": f"{holdout_salt}:{audience.name}:",
         "holdout_below": _threshold(audience.holdout),
+        "has_holdout": audience.holdout > 0,
     }
 
 
@@ -137,8 +173,25 @@ def segment_columns(bench: Workbench, audience: Audience) -> dict[str, str]:
     return columns
 
 
-def _identifiers(bench: Workbench, platform: type[Destination]) -> exp.Expr:
-    """All identifiers of the segment's profiles in this destination's kinds, one branch per kind."""
+def _build_addresses(bench: Workbench, platform: type[Destination]) -> None:
+    """The identifiers of the segment's profiles in this destination's kinds, and the one that stands for each."""
+    bench.build("found", _each_kind(bench, platform, "found"))
+    bench.build("several", _each_kind(bench, platform, "identifiers"))
+    bench.give("target.identifiers", bench.finish(parse(_IDENTIFIERS)))
+    if _is_single(platform) and len(platform.identifiers) == 1:
+        bench.give("target.addresses", bench.finish(parse(_ADDRESSES)))
+    else:
+        kinds = listed_kinds(platform.identifiers)
+        bench.build("addresses", bench.query("addresses", functions={"listed_kinds": lambda _: kinds}))
+
+
+def _is_single(platform: type[Destination]) -> bool:
+    """An e-mail tool gets one address of a person."""
+    return platform.channel == "email"
+
+
+def _each_kind(bench: Workbench, platform: type[Destination], step: str) -> exp.Expr:
+    """A step once for each kind of identifier the destination accepts, the most preferred first."""
     branches = []
     for preference, name in enumerate(platform.identifiers):
         kind = _kind(name)
@@ -147,12 +200,12 @@ def _identifiers(bench: Workbench, platform: type[Destination]) -> exp.Expr:
             return kind.expression(arguments[0])
 
         query = bench.query(
-            "identifiers",
+            step,
             {
                 "kind": name,
                 "source_kind": kind.source_kind,
                 "preference": preference,
-                "is_single": platform.channel == "email",
+                "is_single": _is_single(platform),
             },
             {"as_sent": as_sent},
         )

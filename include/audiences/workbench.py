@@ -45,6 +45,7 @@ class Workbench:
         self._name = name
         self._inputs: dict[str, exp.Expr] = {}
         self._made: list[str] = []
+        self._inlined = 0
         self.give("sync.sends", _file("sends.sql"))
 
     def __enter__(self) -> Workbench:
@@ -108,7 +109,9 @@ class Workbench:
             source = self._inputs.get(f"{table.db}.{table.name}")
             if source is None:
                 raise ConfigurationError(f"{where}: {table.db}.{table.name} is read before it is made")
-            table.replace(exp.Subquery(this=source.copy(), alias=exp.TableAlias(this=exp.to_identifier(_alias(table)))))
+            self._inlined += 1
+            inner = _with_names_of_its_own(source, self._inlined)
+            table.replace(exp.Subquery(this=inner, alias=exp.TableAlias(this=exp.to_identifier(_alias(table)))))
         return render_tree(finished, {**self.params, **(params or {})}, where=where)
 
     def insert(self, table: str, columns: list[str], select: str, params: Mapping[str, Any] | None = None) -> None:
@@ -128,6 +131,20 @@ class Workbench:
 
 def _alias(table: exp.Table) -> str:
     return table.alias or table.name
+
+
+def _with_names_of_its_own(query: exp.Expr, number: int) -> exp.Expr:
+    """A copy whose CTEs no other copy in the same statement shares names with: Spark knows a name once."""
+    copy = query.copy()
+    names = {cte.alias: f"{cte.alias}__{number}" for cte in copy.find_all(exp.CTE)}
+    for cte in copy.find_all(exp.CTE):
+        cte.args["alias"].set("this", exp.to_identifier(names[cte.alias]))
+    for table in copy.find_all(exp.Table):
+        if not table.db and (written := table.name) in names:
+            alias = _alias(table)
+            table.set("this", exp.to_identifier(names[written]))
+            table.set("alias", exp.TableAlias(this=exp.to_identifier(alias)))
+    return copy
 
 
 def _file(name: str) -> exp.Expr:

@@ -10,7 +10,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -92,7 +92,8 @@ class Destination(ABC):
     docs_url: ClassVar[str]
     identifiers: ClassVar[tuple[str, ...]]  # kinds it accepts, in order of preference (include/identity)
     max_batch_rows: ClassVar[int]
-    min_audience_size: ClassVar[int] = 0
+    min_audience_size: ClassVar[int] = 0  # a list under it does nothing: removals that can wait keep it there
+    refresh_after_days: ClassVar[int | None] = None  # it forgets members some time later; None where adding triggers
     has_fields: ClassVar[bool] = False  # whether merge fields can be mapped
     connections: ClassVar[int] = 1  # calls at once that are safe in one push
     limits: ClassVar[Limits] = Limits()  # what an account allows to all its tasks together (include/pacing.py)
@@ -109,6 +110,11 @@ class Destination(ABC):
     def tells_opt_outs(cls) -> bool:
         """Whether people can say no at this tool and we can read it there."""
         return cls.read_opt_outs is not Destination.read_opt_outs
+
+    @classmethod
+    def refresh_after(cls, settings: DestinationSettings) -> timedelta | None:
+        """After how long a member who has not changed is sent again; None for never."""
+        return None if cls.refresh_after_days is None else timedelta(days=cls.refresh_after_days)
 
     @abstractmethod
     def check(self) -> None:

@@ -41,6 +41,7 @@ from include.pacing import Limits
 
 SCOPE = "https://www.googleapis.com/auth/datamanager"
 TIMEOUT = 120.0
+MEMBERSHIP_DAYS = 540  # at most
 MAX_IDENTIFIERS = 10  # per member
 MAX_ROUNDS = 100  # of setting bad rows aside; a batch with more is mostly bad and waits for the next run
 
@@ -70,7 +71,11 @@ class GoogleAdsSettings(DestinationSettings):
     """Options in the audience file."""
 
     membership_days: int = Field(
-        540, ge=1, le=540, title="Membership", description="days until Google forgets a member who is not sent again"
+        MEMBERSHIP_DAYS,
+        ge=1,
+        le=MEMBERSHIP_DAYS,
+        title="Membership",
+        description="days until Google forgets a member who is not sent again",
     )
     customer_id: str | None = Field(
         None, title="Account", description="another Google Ads account than the connection's"
@@ -91,6 +96,7 @@ class GoogleAds(Destination):
     connections = 2
     limits = Limits(per_minute=300)
     min_audience_size = 100
+    refresh_after_days = 450  # of 540
     Settings: ClassVar[type[DestinationSettings]] = GoogleAdsSettings
 
     def __init__(self, connection: Connection, settings: DestinationSettings | None = None) -> None:
@@ -102,6 +108,12 @@ class GoogleAds(Destination):
         login = connection.extra.get("login_customer_id")
         self.login_id = _digits(str(login), connection, "login_customer_id") if login else None
         self._clients: dict[str, Any] = {}
+
+    @classmethod
+    def refresh_after(cls, settings: DestinationSettings) -> timedelta:
+        """As much before the end of a shorter membership."""
+        days = cast(GoogleAdsSettings, settings).membership_days
+        return timedelta(days=days) * cls.refresh_after_days / MEMBERSHIP_DAYS
 
     def check(self) -> None:
         request = {"parent": self._parent, "page_size": 1}

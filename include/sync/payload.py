@@ -59,6 +59,19 @@ def mapped_fields(fields: Mapping[str, str], columns: Mapping[str, str], table: 
     return _joined([*parts, exp.Literal.string("}")])
 
 
+def mapped_values(fields: Mapping[str, str], columns: Mapping[str, str], table: str = "segment") -> exp.Expr:
+    """A text that is equal exactly where `mapped_fields` is, without the work of escaping: it is hashed, never sent."""
+    parts: list[exp.Expr] = [exp.Literal.string(json.dumps(sorted(fields), ensure_ascii=False))]
+    for _, column in sorted(fields.items()):
+        if column not in columns:
+            raise ConfigurationError(f"the segment has no column '{column}'")
+        value = field_text(f"{table}.{column}", column, columns[column])
+        length = exp.cast(exp.Length(this=value.copy()), "text")
+        counted = _joined([exp.Literal.string(","), length, exp.Literal.string(":"), value])
+        parts.append(exp.Coalesce(this=counted, expressions=[exp.Literal.string(",null")]))
+    return _joined(parts)
+
+
 def listed_kinds(kinds: Iterable[str]) -> exp.Expr:
     """The JSON object of the identifiers of a group of rows `kind, listed`, for the kinds a destination accepts."""
     parts: list[exp.Expr] = []

@@ -21,7 +21,7 @@ from include.audiences.eligibility import ALWAYS_APPLIED, STEPS, run_waterfall, 
 from include.audiences.load import load_audiences
 from include.audiences.schema import Guard
 from include.audiences.workbench import Workbench
-from include.destinations.base import destination_class
+from include.destinations.base import Destination, DestinationSettings, destination_class, read_settings
 from include.settings import get_settings
 from include.sync.guard import Judgement, Numbers, check_nobody_suppressed, judge_plan, read_gate, store_urgent
 from include.sync.payload import json_escaped, listed_kinds, mapped_fields
@@ -40,6 +40,7 @@ _PLAN_ROW_COLUMNS = [
     "fields",
     "payload_hash",
 ]
+_LONG_AGO = datetime(1, 1, 1)
 _EXCLUSION_COLUMNS = ["plan_id", "audience", "destination", "profile_id", "step", "reason", "as_of"]
 
 
@@ -104,29 +105,34 @@ def plan_target(
         fields = mapped_fields(target.fields if platform.has_fields else {}, columns)
         run_waterfall(bench, audience, platform, _naive(as_of), loaded.audiences, get_settings().holdout_salt)
         excluded, members, matched = _count_steps(bench)
+        check_nobody_suppressed(audience, destination, _count_suppressed(bench))
+        options = {name: value for name, value in target.options.items() if name != "connection"}
+        bench.params["stale_before"] = _stale_before(platform, read_settings(destination, options), as_of)
+        bench.build("differences")
+        differences = _Differences.of(bench.rows(_COUNT_DIFFERENCES))
+        bench.build("leavers")
+        waiting = _count(bench, "select count(*) as people from target.leavers where can_wait")
+        held = differences.to_hold(members, waiting, platform.min_audience_size)
+        bench.build("sent_texts", bench.query("sent_texts", {"key_kind": platform.identifiers[0], "held": held}))
+        bench.give("target.numbers", _even_numbers(bench))
         identifiers = listed_kinds(platform.identifiers)
         bench.build(
-            "members",
+            "changes",
             bench.query(
-                "members", functions={"mapped_fields": lambda _: fields, "listed_kinds": lambda _: identifiers}
+                "changes", functions={"mapped_fields": lambda _: fields, "listed_kinds": lambda _: identifiers}
             ),
         )
-        check_nobody_suppressed(audience, destination, _count_suppressed(bench))
-        bench.give("target.numbers", _even_numbers(bench))
-        bench.build("changes", bench.query("changes", {"key_kind": platform.identifiers[0]}))
-        actions = {
-            str(row["action"]): int(row["rows"])
-            for row in bench.rows("select action, count(*) as rows from target.changes group by action")
-        }
         summary = PlanSummary(
             plan_id=plan_id,
             matched=matched,
             members=members,
-            adds=actions.get("add", 0),
-            updates=actions.get("update", 0),
-            removes=actions.get("remove", 0),
-            unchanged=actions.get("unchanged", 0),
-            refused=actions.get("refused", 0),
+            adds=differences.adds,
+            updates=differences.updates,
+            removes=_count(bench, "select count(*) as people from target.changes where action = 'remove'"),
+            unchanged=members - differences.wanted,
+            refused=differences.refused,
+            refreshes=differences.refreshes,
+            held=held,
             excluded=excluded,
         )
         judgement = judge_plan(bench, audience, destination, _numbers(bench, summary), gate_failures, guard)
@@ -148,18 +154,30 @@ def plan_target(
             judgement,
         )
         shown = plan_text(warehouse, plan_id, connection=session) if dry_run else ""
+    if held:
+        log.info(
+            "%s at %s: %s removals wait: without them the list would have fewer than the %s members that %s wants; "
+            "they go when it has, and at once where somebody may not be sent any more",
+            audience.name,
+            destination,
+            held,
+            platform.min_audience_size,
+            platform.label,
+        )
     log.info(
-        "planned %s at %s: %s matched, %s members; %s to add, %s to update, %s to remove, %s unchanged, %s refused; "
-        "left out: %s; plan %s, %.1f s",
+        "planned %s at %s: %s matched, %s members; %s to add, %s to update, %s to refresh, %s to remove, %s unchanged, "
+        "%s refused, %s held; left out: %s; plan %s, %.1f s",
         audience.name,
         destination,
         summary.matched,
         summary.members,
         summary.adds,
         summary.updates,
+        summary.refreshes,
         summary.removes,
         summary.unchanged,
         summary.refused,
+        summary.held,
         ", ".join(f"{step} {count}" for step, count in excluded.items()) or "nobody",
         plan_id,
         time.monotonic() - began,
@@ -192,34 +210,90 @@ def _count_steps(bench: Workbench) -> tuple[dict[str, int], int, int]:
 
 
 def _numbers(bench: Workbench, summary: PlanSummary) -> Numbers:
-    rows = bench.rows("select count(*) as members from target.state where is_present and not is_leaving")
     return Numbers(
         matched=summary.matched,
-        present=int(rows[0]["members"]),
+        present=_count(bench, "select count(*) as people from target.state where is_present and not is_leaving"),
         adds=summary.adds,
         removes=summary.removes,
         waiting=summary.rows,
     )
 
 
+def _count(bench: Workbench, select: str, params: dict[str, Any] | None = None) -> int:
+    """The one number `people` of a question."""
+    return int(bench.rows(select, params)[0]["people"])
+
+
 def _count_suppressed(bench: Workbench) -> int:
     """Members with a suppression of this channel that always applies; asked apart from the waterfall on purpose."""
-    rows = bench.rows(
-        "select count(distinct members.profile_id) as members from target.members as members "
+    return _count(
+        bench,
+        "select count(distinct members.profile_id) as people from target.waterfall as members "
         "inner join core.suppressions as suppressions on members.profile_id = suppressions.profile_id "
-        "where suppressions.channel in (:channel, 'all') and suppressions.reason in (:always_applied)",
+        "where members.step is null and suppressions.channel in (:channel, 'all') "
+        "and suppressions.reason in (:always_applied)",
         {"always_applied": ALWAYS_APPLIED},
     )
-    return int(rows[0]["members"])
+
+
+_COUNT_DIFFERENCES = """
+    select action, is_listed, count(*) as members
+    from target.differences
+    group by action, is_listed
+"""
+
+
+@dataclass(frozen=True)
+class _Differences:
+    """How many member keys differ from what the destination holds, by what there is to do."""
+
+    adds: int
+    updates: int
+    refreshes: int
+    refused: int
+    refused_and_absent: int
+    removes: int
+
+    @classmethod
+    def of(cls, rows: list[dict[str, Any]]) -> _Differences:
+        counts = {(str(row["action"]), bool(row["is_listed"])): int(row["members"]) for row in rows}
+
+        def of_action(action: str) -> int:
+            return counts.get((action, True), 0) + counts.get((action, False), 0)
+
+        return cls(
+            adds=of_action("add"),
+            updates=of_action("update"),
+            refreshes=of_action("refresh"),
+            refused=of_action("refused"),
+            refused_and_absent=counts.get(("refused", False), 0),
+            removes=of_action("remove"),
+        )
+
+    @property
+    def wanted(self) -> int:
+        """Members who are not simply unchanged."""
+        return self.adds + self.updates + self.refreshes + self.refused
+
+    def to_hold(self, members: int, waiting: int, least: int) -> int:
+        """How many of the `waiting` removals must wait, so that a list of `least` or more stays one.
+
+        A list that is under the minimum already loses nothing more by them: then none waits.
+        """
+        stay = members - self.refused_and_absent
+        now = stay - self.adds + self.removes
+        return min(waiting, max(least - stay, 0)) if now >= least else 0
+
+
+def _stale_before(platform: type[Destination], settings: DestinationSettings, as_of: datetime) -> datetime:
+    """What was sent before this moment is sent again, because the destination would forget it."""
+    after = platform.refresh_after(settings)
+    return _naive(as_of) - after if after is not None else _LONG_AGO
 
 
 def _even_numbers(bench: Workbench) -> exp.Expression:
-    """2, 4, ... up to the most quotation marks that the identifiers of a ledger row hold."""
-    rows = bench.rows(
-        "select max(length(identifiers) - length(replace(identifiers, '\"', ''))) as marks "
-        "from sync.ledger where audience = :audience and destination = :destination"
-    )
-    most = max(int(rows[0]["marks"] or 0), 4)
+    """2, 4, ... up to the most quotation marks that the identifiers of a leaver hold."""
+    most = max(_count(bench, "select coalesce(max(marks), 0) as people from target.sent_texts"), 4)
     first, *rest = [exp.select(exp.alias_(exp.Literal.number(n), "n")) for n in range(2, most + 1, 2)]
     numbers: exp.Expression = first
     for number in rest:
@@ -242,8 +316,7 @@ def _store(
         "sync.plan_rows",
         _PLAN_ROW_COLUMNS,
         "select :plan_id as plan_id, row_number() over (order by phase, member_key) as row_number, action, profile_id, "
-        "member_key, identifiers, fields, payload_hash "
-        "from target.changes where action in ('add', 'update', 'remove')",
+        "member_key, identifiers, fields, payload_hash from target.changes",
     )
     bench.insert(
         "sync.exclusions",

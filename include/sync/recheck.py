@@ -27,7 +27,7 @@ _MOVED = """
             and newer.action = waiting.action
             and newer.member_key = waiting.member_key
             and newer.status in ('accepted', 'unattributed')
-            and waiting.status = 'pending'
+            and waiting.status in ('pending', 'intended')
             and waiting.audience = :audience
             and waiting.destination = :destination
     where

@@ -1,85 +1,71 @@
--- Members against what the destination holds: what there is to send, and what is as it should be.
+-- What there is to send: every difference with exactly what is sent of it.
 --
--- One row is a member key with one action. Key: member_key. Inputs: the target's members, identifiers and state,
--- sync.sends.
+-- One row is a member key with one action. Key: member_key. Inputs: the differences, the leavers, the target's
+-- identifiers, the segment, sync.ledger.
 --
---   * add, update, unchanged: compared by payload hash, and null is a value (`is distinct from`).
---   * refused: the destination rejected exactly this payload; it is sent again when it changes.
 --   * remove: everything the member was ever sent with since she came in, except what another member of now still
 --     holds. Nothing left to take away: no row, until that other member goes too.
+--   * Of the leavers who can wait, the first `:held` in turn do: the list would get too small without them.
 --   * phase 1 are leavers, 2 members coming in or changing, 3 the old address of a member who is in under a new one.
+--   * `identifiers` and `fields` are JSON text with sorted keys; `json_escaped`, `listed_kinds` and `mapped_fields` are
+--     written out by include/sync/payload.py.
 --
--- `target.numbers` holds the even numbers up to the most quotation marks in a ledger row: identifiers are JSON of our
--- own making, in which no value holds a quotation mark, so every second piece between the marks is a name or a value.
-with compared_members as (
-    select
-        members.profile_id,
-        members.member_key,
-        members.identifiers,
-        members.fields,
-        members.payload_hash,
-        coalesce(state.is_present and not state.is_leaving, false) as is_listed,
-        coalesce(state.payload_hash is distinct from members.payload_hash, false) as is_different,
-        coalesce(state.refused_hash = members.payload_hash, false) as is_refused
-    from target.members as members
-    left join target.state as state
-        on members.member_key = state.member_key
-),
-
-wanted as (
+-- `target.numbers` holds the even numbers up to the most quotation marks in what leavers were sent with: identifiers
+-- are JSON of our own making, in which no value holds a quotation mark, so every second piece between the marks is a
+-- name or a value.
+with wanted as (
     select
         profile_id,
         member_key,
-        identifiers,
-        fields,
-        payload_hash,
-        case
-            when is_listed and not is_different then 'unchanged'
-            when is_refused then 'refused'
-            when is_listed then 'update'
-            else 'add'
-        end as action
-    from compared_members
+        action,
+        payload_hash
+    from target.differences
+    where action in ('add', 'update', 'refresh')
 ),
 
-wanted_profiles as (
-    select distinct profile_id
-    from target.members
-),
-
-leavers as (
+counted_identifiers as (
     select
-        state.profile_id,
-        state.member_key,
-        state.last_removed,
-        case when wanted_profiles.profile_id is null then 1 else 3 end as phase
-    from target.state as state
-    left join target.members as members
-        on state.member_key = members.member_key
-    left join wanted_profiles
-        on state.profile_id = wanted_profiles.profile_id
-    where
-        state.is_present
-        and not state.is_leaving
-        and members.member_key is null
+        identifiers.profile_id,
+        identifiers.kind,
+        min(identifiers.identifier) as identifier,
+        count(*) as identifier_count
+    from target.identifiers as identifiers
+    inner join wanted
+        on identifiers.profile_id = wanted.profile_id
+    group by identifiers.profile_id, identifiers.kind
 ),
 
-sent_texts as (
-    select distinct
-        leavers.member_key,
-        coalesce(
-            sends.identifiers,
-            '{"' || :key_kind || '":["' || json_escaped(leavers.member_key) || '"]}'
-        ) as identifiers
-    from leavers
-    inner join sync.sends as sends
-        on leavers.member_key = sends.member_key
-    where
-        sends.audience = :audience
-        and sends.destination = :destination
-        and sends.action <> 'remove'
-        and sends.status in ('accepted', 'pending', 'unattributed', 'intended', 'unknown')
-        and sends.sent_order > leavers.last_removed
+-- Most people have one identifier of a kind, and only the others are worth a sort.
+identifiers_by_kind as (
+    select
+        profile_id,
+        kind,
+        '"' || json_escaped(identifier) || '"' as listed
+    from counted_identifiers
+    where identifier_count = 1
+    union all
+    select
+        counted_identifiers.profile_id,
+        counted_identifiers.kind,
+        string_agg(
+            '"' || json_escaped(identifiers.identifier) || '"', ','
+            order by identifiers.identifier
+        ) as listed
+    from counted_identifiers
+    inner join target.identifiers as identifiers
+        on
+            counted_identifiers.profile_id = identifiers.profile_id
+            and counted_identifiers.kind = identifiers.kind
+    where counted_identifiers.identifier_count > 1
+    group by counted_identifiers.profile_id, counted_identifiers.kind
+),
+
+identifier_texts as (
+    select
+        profile_id,
+        listed_kinds() as identifiers
+    from identifiers_by_kind
+    group by profile_id
 ),
 
 pieces as (
@@ -92,9 +78,9 @@ pieces as (
             else 0
         end as is_kind,
         numbers.n
-    from sent_texts
+    from target.sent_texts as sent_texts
     inner join target.numbers as numbers
-        on numbers.n <= length(sent_texts.identifiers) - length(replace(sent_texts.identifiers, '"', ''))
+        on sent_texts.marks >= numbers.n
 ),
 
 numbered_pieces as (
@@ -145,8 +131,9 @@ held_identifiers as (
         on
             sent_identifiers.kind = identifiers.kind
             and sent_identifiers.identifier = identifiers.identifier
-    inner join wanted_profiles
-        on identifiers.profile_id = wanted_profiles.profile_id
+    inner join target.waterfall as waterfall
+        on identifiers.profile_id = waterfall.profile_id
+    where waterfall.step is null
 ),
 
 freed_identifiers as (
@@ -175,14 +162,18 @@ freed_texts as (
 )
 
 select
-    profile_id,
-    member_key,
-    action,
-    identifiers,
-    fields,
-    payload_hash,
+    wanted.profile_id,
+    wanted.member_key,
+    wanted.action,
+    identifier_texts.identifiers,
+    mapped_fields() as fields,
+    wanted.payload_hash,
     2 as phase
 from wanted
+inner join identifier_texts
+    on wanted.profile_id = identifier_texts.profile_id
+inner join target.segment as segment
+    on wanted.profile_id = segment.profile_id
 union all
 select
     leavers.profile_id,
@@ -192,6 +183,6 @@ select
     cast(null as text) as fields,
     cast(null as text) as payload_hash,
     leavers.phase
-from leavers
+from target.leavers as leavers
 inner join freed_texts
     on leavers.member_key = freed_texts.member_key

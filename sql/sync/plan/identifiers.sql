@@ -1,15 +1,16 @@
--- The identifiers of a segment's profiles in the form in which one destination wants one kind.
+-- The identifiers of profiles that have several of one kind, and which of them stands for the member.
 --
--- One row is an identifier. Key: profile_id, identifier. Inputs: core.identifiers, core.profiles, the segment, the
--- target's state. Run once for every kind the destination accepts; `as_sent` is that kind's way of writing it.
+-- One row is an identifier. Key: profile_id, identifier. Inputs: core.identifiers, core.profiles, what was found
+-- (found.sql), the target's state. Run once for every kind the destination accepts; `as_sent` is that kind's way of
+-- writing it.
 --
---   * An identifier that is shared or quarantined belongs to nobody and is never sent.
 --   * `choice` 1 stands for the member: the profile's own best address first. Where a destination takes several
 --     identifiers of a person, the one it knows her by already stays, so that a new address is no new member.
 --   * An e-mail tool gets one address of a person (`:is_single`).
 with people as (
     select profile_id
-    from target.segment
+    from target.found
+    where kind = :kind and identifier_count > 1
 ),
 
 written as (

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib  # noqa: TID251
 import json
 import logging
 from datetime import datetime, timedelta
 
 import pytest
 
+from include.destinations.google_ads import GoogleAds
 from include.errors import ConfigurationError, QualityGateFailed
+from include.sync.plan import PlanSummary
 from tests.include.sync.target_world import AS_OF, World, world
 
 __all__ = ["world"]
@@ -334,3 +337,155 @@ def test_the_log_tells_counts_and_no_person(world: World, caplog: pytest.LogCapt
 
     assert "1 matched, 1 members; 1 to add" in caplog.text
     assert "ana" not in caplog.text
+
+
+def days(number: float) -> timedelta:
+    return timedelta(days=number)
+
+
+@pytest.mark.parametrize(("age", "options", "action"), [
+    (449, "", None),
+    (451, "", "refresh"),
+    (24, ", membership_days: 30", None),
+    (26, ", membership_days: 30", "refresh"),
+    (451, ", connection: google_ads_other", "refresh"),
+])  # fmt: skip
+def test_a_member_is_sent_again_before_the_platform_forgets_her(
+    world: World, age: float, options: str, action: str | None
+) -> None:
+    path = world.folder / "carts.yaml"
+    path.write_text(path.read_text().replace("{to: google_ads}", f"{{to: google_ads{options}}}"))
+    world.person("ana", email="ana@x.com")
+    world.sync("google_ads", at=AS_OF - days(age))
+
+    plan = world.plan("google_ads")
+
+    assert [sent for sent, _ in world.sent(plan)] == ([action] if action else [])
+    assert (plan.refreshes, plan.unchanged) == ((1, 0) if action else (0, 1))
+    assert world.warehouse.scalar("select refreshes from sync.plans where plan_id = :p", p=plan.plan_id) == (
+        plan.refreshes
+    )
+
+
+@pytest.mark.on_spark
+def test_a_refresh_that_was_acknowledged_starts_the_time_anew_and_loses_nothing(world: World) -> None:
+    world.person("ana", email="ana@x.com", phone="+421900000001")
+    first = world.sync("google_ads", at=AS_OF - days(500))
+    again = world.sync("google_ads", at=AS_OF - days(1))
+
+    assert (again.refreshes, again.adds, again.updates) == (1, 0, 0)
+    sent = [{name: row[name] for name in ("identifiers", "payload_hash")} for row in world.rows(again)]
+    assert sent == [{name: row[name] for name in ("identifiers", "payload_hash")} for row in world.rows(first)]
+    assert world.plan("google_ads").unchanged == 1
+
+
+def test_a_member_who_changed_is_updated_and_not_refreshed(world: World) -> None:
+    world.person("ana", email="ana@x.com")
+    world.sync("google_ads", at=AS_OF - days(500))
+    world.identifier("ana", "phone", "+421900000001")
+
+    plan = world.plan("google_ads")
+
+    assert (plan.updates, plan.refreshes) == (1, 0)
+
+
+def test_where_adding_may_start_an_automation_nobody_is_refreshed(world: World) -> None:
+    world.person("ana", email="ana@x.com")
+    world.sync(at=AS_OF - days(5000))
+
+    assert world.plan().unchanged == 1
+
+
+@pytest.fixture
+def small_list(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Five people are on an ad list that needs four."""
+    monkeypatch.setattr(GoogleAds, "min_audience_size", 4)
+    for number in range(5):
+        world.person(f"p{number}", email=f"p{number}@x.com")
+    for number in range(5):
+        plan = world.plan("google_ads")
+        world.answer(plan, only=key_at_google(f"p{number}@x.com"), at=AS_OF - days(10 - number))
+    return world
+
+
+def key_at_google(email: str) -> str:
+    return hashlib.sha256(email.encode()).hexdigest()
+
+
+def gone(world: World, plan: PlanSummary) -> list[str]:
+    return [row["profile_id"] for row in world.rows(plan) if row["action"] == "remove"]
+
+
+@pytest.mark.on_spark
+def test_a_removal_that_would_take_a_list_under_its_minimum_waits(
+    small_list: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    small_list.execute("delete from segments.carts where profile_id in ('p0', 'p1', 'p2')")
+
+    plan = small_list.plan("google_ads")
+
+    # who has been on the list longest goes; two wait
+    assert (gone(small_list, plan), plan.removes, plan.held) == (["p0"], 1, 2)
+    assert small_list.warehouse.scalar("select held from sync.plans where plan_id = :p", p=plan.plan_id) == 2
+    assert "2 removals wait: without them the list would have fewer than the 4 members" in caplog.text
+    small_list.answer(plan)
+    assert (small_list.plan("google_ads").rows, small_list.plan("google_ads").held) == (0, 2)
+
+
+def test_a_waiting_removal_goes_when_the_list_is_large_enough(small_list: World) -> None:
+    small_list.execute("delete from segments.carts where profile_id in ('p0', 'p1', 'p2')")
+    small_list.sync("google_ads")
+    small_list.person("eve", email="eve@x.com")
+    first = small_list.sync("google_ads")
+    assert (gone(small_list, first), first.adds, first.held) == (["p1"], 1, 1)
+
+    small_list.person("fay", email="fay@x.com")
+
+    last = small_list.plan("google_ads")
+    assert (gone(small_list, last), last.held) == (["p2"], 0)
+
+
+@pytest.mark.parametrize("why", ["opted out", "at the tool", "denied", "no longer granted", "erased", "segment"])
+def test_a_removal_that_may_not_wait_goes_at_once(small_list: World, why: str) -> None:
+    small_list.execute("delete from segments.carts where profile_id in ('p0', 'p1', 'p2')")
+    small_list.sync("google_ads")
+    if why == "opted out":
+        small_list.insert("core.suppressions", {"profile_id": "p2", "channel": "ads", "reason": "opted_out"})
+    elif why == "at the tool":
+        small_list.opt_out("p2@x.com", channel="ads")
+    elif why == "denied":
+        small_list.insert("core.consents", {"profile_id": "p2", "channel": "ads", "status": "denied"})
+    elif why == "no longer granted":
+        small_list.execute("delete from core.consents where profile_id = 'p2'")
+    elif why == "erased":
+        for table in ("profiles", "identifiers", "consents"):
+            small_list.execute(f"delete from core.{table} where profile_id = 'p2'")
+    else:
+        small_list.match("p2", allowed_channels="email")
+
+    plan = small_list.plan("google_ads")
+
+    assert gone(small_list, plan) == ["p2"]
+    assert plan.held == 1  # the list is at its minimum still, counted with whom we know to be on it
+
+
+def test_a_list_that_is_too_small_anyway_lets_everybody_go(world: World) -> None:
+    for number in range(3):
+        world.person(f"p{number}", email=f"p{number}@x.com")
+    world.sync("google_ads")
+    world.execute("delete from segments.carts where profile_id <> 'p0'")
+
+    plan = world.plan("google_ads")
+
+    assert (plan.removes, plan.held) == (2, 0)
+
+
+def test_a_new_address_does_not_wait_for_the_minimum(small_list: World) -> None:
+    small_list.execute("delete from core.identifiers where profile_id = 'p0'")
+    small_list.identifier("p0", "email", "other@x.com")
+    small_list.execute("delete from segments.carts where profile_id = 'p1'")
+
+    plan = small_list.plan("google_ads")
+
+    assert (plan.adds, plan.removes, plan.held) == (1, 2, 0)
