@@ -24,6 +24,9 @@ from include.warehouse.render import parse, render_tree
 
 log = logging.getLogger(__name__)
 
+# Working tables are this session's alone where there is such a thing: nothing of them is logged or kept.
+_CREATE = {"duckdb": ("create temp table", ""), "postgres": ("create temp table", "on commit drop")}
+
 Function = Callable[[list[exp.Expr]], exp.Expr]
 
 
@@ -71,11 +74,14 @@ class Workbench:
 
     def build(self, step: str, query: exp.Expr | None = None) -> None:
         """Run a step (its file, or a query made of such) and let later ones read it as `target.<step>`."""
-        table = f"sync.work_{self._name}_{step}"
+        table = f"work_{self._name}_{step}"
+        create, given = _CREATE.get(self.warehouse.dialect, ("create table", ""))
+        if "temp" not in create:
+            table = f"sync.{table}"
         filled = query if query is not None else self.query(step)
         self._made.append(table)
         with self.warehouse.finished(self.session, filled, table) as text:
-            self._run(f"create table {table} as {text}")
+            self._run(f"{create} {table} {given} as {text}")
         self.warehouse.analyze(table, connection=self.session)
         self.give(f"target.{step}", exp.select("*").from_(exp.to_table(table)))
         log.debug("step %s done", step)

@@ -60,15 +60,22 @@ def mapped_fields(fields: Mapping[str, str], columns: Mapping[str, str], table: 
 
 
 def mapped_values(fields: Mapping[str, str], columns: Mapping[str, str], table: str = "segment") -> exp.Expr:
-    """A text that is equal exactly where `mapped_fields` is, without the work of escaping: it is hashed, never sent."""
+    """A text that is equal exactly where `mapped_fields` is, without the work of escaping: it is hashed, never sent.
+
+    It says itself where it ends, so that another text can follow: only a text of the segment can hold anything, and
+    its length is written before it.
+    """
     parts: list[exp.Expr] = [exp.Literal.string(json.dumps(sorted(fields), ensure_ascii=False))]
     for _, column in sorted(fields.items()):
         if column not in columns:
             raise ConfigurationError(f"the segment has no column '{column}'")
         value = field_text(f"{table}.{column}", column, columns[column])
-        length = exp.cast(exp.Length(this=value.copy()), "text")
-        counted = _joined([exp.Literal.string(","), length, exp.Literal.string(":"), value])
-        parts.append(exp.Coalesce(this=counted, expressions=[exp.Literal.string(",null")]))
+        if isinstance(value, exp.Column):
+            length = exp.cast(exp.Length(this=value.copy()), "text")
+            whole = _joined([exp.Literal.string(","), length, exp.Literal.string(":"), value])
+        else:
+            whole = _joined([exp.Literal.string(","), value, exp.Literal.string(";")])
+        parts.append(exp.Coalesce(this=whole, expressions=[exp.Literal.string(",null")]))
     return _joined(parts)
 
 

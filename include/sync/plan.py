@@ -97,6 +97,7 @@ def plan_target(
     warehouse.ensure_tables()
     with (
         warehouse.session() as session,
+        warehouse.limited_memory(session, get_settings().plan_memory_mb),
         Workbench(warehouse, session, plan_id, {"plan_id": plan_id}, {"json_escaped": json_escaped}) as bench,
     ):
         gate_failures = read_gate(warehouse, session, audience.name)

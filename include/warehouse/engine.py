@@ -535,6 +535,23 @@ class Warehouse:
         if self.dialect == "postgres":
             connection.exec_driver_sql("set local enable_nestloop = off")
 
+    @contextmanager
+    def limited_memory(self, connection: sqlalchemy.Connection, megabytes: int) -> Iterator[None]:
+        """Let DuckDB, which otherwise takes most of the machine, hold this much; the rest goes to disk and back."""
+        if self.dialect != "duckdb":
+            yield
+            return
+        before = connection.exec_driver_sql(
+            "select current_setting('memory_limit'), current_setting('preserve_insertion_order')"
+        ).one()
+        connection.exec_driver_sql(f"set memory_limit = '{megabytes}MiB'")
+        connection.exec_driver_sql("set preserve_insertion_order = false")
+        try:
+            yield
+        finally:
+            connection.exec_driver_sql(f"set memory_limit = '{before[0]}'")
+            connection.exec_driver_sql(f"set preserve_insertion_order = {str(before[1]).lower()}")
+
     def append_parquet(self, table: str, place: str, *, connection: sqlalchemy.Connection | None = None) -> int:
         """Append a Parquet file, or all that lie in a directory, to `schema.table`; returns the number of rows.
 

@@ -19,7 +19,8 @@ with answers as (
         payload_hash,
         status,
         sequence,
-        acknowledged_at
+        acknowledged_at,
+        key_hash(plan_id || action) as sending
     from sync.ledger
     where audience = :audience and destination = :destination
 ),
@@ -27,13 +28,10 @@ with answers as (
 member_answers as materialized (
     select
         member_key,
-        max(profile_id) as profile_id,
-        max(action) as action,
-        max(payload_hash) as payload_hash,
-        case when count(*) = 1 then max(status) else arg_max(status, sequence) end as status,
         min(sequence) as sent_order,
+        max(sequence) as newest,
         min(acknowledged_at) as sent_at,
-        count(*) = 1 or (min(plan_id) = max(plan_id) and min(action) = max(action)) as is_one_sending
+        coalesce(min(sending) = max(sending), false) as is_one_sending
     from answers
     group by member_key
 ),
@@ -68,16 +66,26 @@ marks as (
 )
 
 select
-    member_key,
-    profile_id,
-    payload_hash,
-    case when action <> 'remove' and status = 'rejected' then payload_hash end as refused_hash,
-    sent_at,
-    case when action = 'remove' and status = 'accepted' then sent_order else -1 end as last_removed,
-    action <> 'remove' and status in ('accepted', 'pending', 'unattributed', 'intended', 'unknown') as is_present,
+    answers.member_key,
+    answers.profile_id,
+    answers.payload_hash,
+    case
+        when answers.action <> 'remove' and answers.status = 'rejected' then answers.payload_hash
+    end as refused_hash,
+    member_answers.sent_at,
+    case
+        when answers.action = 'remove' and answers.status = 'accepted' then member_answers.sent_order
+        else -1
+    end as last_removed,
+    answers.action <> 'remove'
+    and answers.status in ('accepted', 'pending', 'unattributed', 'intended', 'unknown') as is_present,
     false as is_leaving
 from member_answers
-where is_one_sending
+inner join answers
+    on
+        member_answers.newest = answers.sequence
+        and member_answers.member_key = answers.member_key
+where member_answers.is_one_sending
 union all
 select
     marks.member_key,

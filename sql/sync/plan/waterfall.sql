@@ -91,9 +91,7 @@ facts as (
         addresses.member_key,
         suppressed.reason as suppression,
         rivals.audience as rival,
-        md5(
-            cast(length(addresses.identifiers) as text) || ':' || addresses.identifiers || mapped_values()
-        ) as payload_hash,
+        md5(mapped_values() || addresses.identifiers) as payload_hash,
         flagged.profile_id is not null as is_flagged,
         coalesce(flagged.is_bot, false) as is_bot,
         segment.allowed_channels is null
