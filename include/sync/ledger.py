@@ -168,27 +168,31 @@ def pending_requests(warehouse: Warehouse, audience: str, destination: str) -> l
     return warehouse.read(_PENDING_REQUESTS, audience=audience, destination=destination)
 
 
-def record_outcome(
-    warehouse: Warehouse, audience: str, destination: str, request: Mapping[str, Any], outcome: RequestOutcome
+def record_outcomes(
+    warehouse: Warehouse,
+    audience: str,
+    destination: str,
+    outcomes: Sequence[tuple[Mapping[str, Any], RequestOutcome]],
 ) -> None:
-    """Append what became of a request: its counts, and a row for each member that was waiting for it."""
+    """Append what became of requests, in one transaction: their counts, and a row for each member that waited."""
     now = utc_now()
-    status = "retry" if outcome.status == "failed" and outcome.try_again else _STATUS_OF_OUTCOME[outcome.status]
     with warehouse.session() as connection:
-        warehouse.execute(
-            _CONFIRM,
-            before=_last_sequence(warehouse, connection),
-            status=status,
-            reason=outcome.detail or None,
-            now=now,
-            request_id=request["request_id"],
-            audience=audience,
-            destination=destination,
-            connection=connection,
-        )
+        for request, outcome in outcomes:
+            is_lost = outcome.status == "failed" and outcome.try_again
+            warehouse.execute(
+                _CONFIRM,
+                before=_last_sequence(warehouse, connection),
+                status="retry" if is_lost else _STATUS_OF_OUTCOME[outcome.status],
+                reason=outcome.detail or None,
+                now=now,
+                request_id=request["request_id"],
+                audience=audience,
+                destination=destination,
+                connection=connection,
+            )
         warehouse.insert(
             "sync.requests",
-            [
+            (
                 {
                     "request_id": request["request_id"],
                     "audience": audience,
@@ -202,7 +206,8 @@ def record_outcome(
                     "rejected_count": outcome.rejected,
                     "recorded_at": now,
                 }
-            ],
+                for request, outcome in outcomes
+            ),
             connection=connection,
         )
 

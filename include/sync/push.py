@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from include.destinations.base import Destination, RowResult, get_destination
+from include.destinations.base import Destination, RequestOutcome, RowResult, get_destination
 from include.errors import ConfigurationError
 from include.sync.intentions import intend, settle
 from include.sync.ledger import (
@@ -33,7 +33,7 @@ from include.sync.ledger import (
     PlanRow,
     pending_requests,
     record_answers,
-    record_outcome,
+    record_outcomes,
 )
 from include.sync.send import send_rows
 
@@ -114,11 +114,16 @@ def confirm_plan(warehouse: Warehouse, plan_id: str, connect: Connect = get_dest
         return True
     destination, _ = _connect(plan, connect)
     outcomes: Counter[str] = Counter()
-    for request in requests:
-        outcome = destination.outcome(str(request["request_id"]))
-        outcomes[outcome.status] += 1
-        if outcome.status != "pending":
-            record_outcome(warehouse, audience, destination_name, request, outcome)
+    answered: list[tuple[Mapping[str, Any], RequestOutcome]] = []
+    try:
+        for request in requests:
+            outcome = destination.outcome(str(request["request_id"]))
+            outcomes[outcome.status] += 1
+            if outcome.status != "pending":
+                answered.append((request, outcome))
+    finally:  # what was answered before an error is kept
+        if answered:
+            record_outcomes(warehouse, audience, destination_name, answered)
     summary = ", ".join(f"{count} {status}" for status, count in sorted(outcomes.items()))
     logger.info("%s > %s: requests asked after: %s", audience, destination_name, summary)
     return outcomes["pending"] == 0
