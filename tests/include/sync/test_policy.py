@@ -1,0 +1,234 @@
+"""Whatever people did before: no request carries somebody who may not be sent, and no request raises a consent.
+
+Random histories of consents, opt-outs at Mailchimp and in the CRM, bounces, changed addresses, merges, erasures and
+syncs, through the real builds, plans, pushes and clients, to the sandbox. Who may be sent is said by an oracle in plain
+Python (policy_towns.py). A history is a town of three people; many towns share a warehouse, because a build costs the
+same for all. REKINDLE_HISTORIES sets how many are tried: 25 in `make test`, 1,000 and more in `make soak`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from include.audiences.load import load_audiences
+from include.destinations.base import Destination, destination_class
+from include.destinations.http import utc_now
+from include.identity.hashing import google_email_sha256, google_phone_sha256
+from include.settings import get_settings
+from include.sync.opt_outs import read_opt_outs
+from include.sync.plan import plan_target
+from include.sync.push import confirm_plan, push_plan
+from include.warehouse.build import build_segment, build_tables
+from include.warehouse.engine import Warehouse
+from tests.include.destinations.running_sandbox import RunningSandbox, running_sandbox
+from tests.include.destinations.sides.google_ads import Side as GoogleSide
+from tests.include.destinations.sides.mailchimp import LIST
+from tests.include.destinations.sides.mailchimp import Side as MailchimpSide
+from tests.include.sync.policy_towns import ROUNDS, Town
+
+HISTORIES = int(os.environ.get("REKINDLE_HISTORIES", 25))
+TOGETHER = min(HISTORIES, 50)  # histories that share a warehouse
+AUDIENCE = """
+label: Carts
+description: Left something in the cart.
+owner: lifecycle@example.com
+segment: cart_abandoners
+params: {idle_for: 1h, window: 7d, min_cart_value: 0}
+destinations:
+  - {to: mailchimp, audience: Newsletter, fields: {CART_URL: cart_url}}
+  - {to: google_ads}
+"""
+CHANNELS = {"mailchimp": "email", "google_ads": "ads"}
+
+pytestmark = pytest.mark.timeout(600 + 3 * HISTORIES)
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[RunningSandbox]:
+    with running_sandbox() as running:
+        yield running
+
+
+@contextmanager
+def audience_file(folder: Path) -> Iterator[None]:
+    (folder / "carts.yaml").write_text(AUDIENCE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REKINDLE_AUDIENCES_DIR", str(folder))
+        get_settings.cache_clear()
+        yield
+    get_settings.cache_clear()
+
+
+class County:
+    """Some towns that share a warehouse and the tools."""
+
+    def __init__(self, seeds: list[int], sandbox: RunningSandbox, *, is_deaf: bool = False) -> None:
+        sandbox.reset()
+        self.is_deaf = is_deaf
+        self.sandbox = sandbox
+        self.sides = {"mailchimp": MailchimpSide(sandbox), "google_ads": GoogleSide(sandbox)}
+        self.warehouse = Warehouse("duckdb://")
+        self.warehouse.ensure_tables()
+        base = utc_now() - timedelta(days=1)
+        self.towns = [Town(seed, number, base) for number, seed in enumerate(seeds)]
+        self.tool: dict[str, str] = {}  # what people did at Mailchimp, and nobody else may change
+        self.told: dict[str, str] = {}  # the same when we last asked
+        self.seen: Counter[str] = Counter()
+
+    def close(self) -> None:
+        self.warehouse.close()
+
+    def connect(self, name: str, options: Mapping[str, object]) -> Destination:
+        cls = destination_class(name)
+        return cls(self.sides[name].connection(), cls.Settings.model_validate(dict(options)))
+
+    def load(self, rows: Iterator[tuple[str, dict[str, Any]]]) -> None:
+        tables: dict[str, list[dict[str, Any]]] = {}
+        now = utc_now()
+        for table, row in rows:
+            tables.setdefault(table, []).append({**row, "loaded_at": now})
+        for table, listed in tables.items():
+            self.warehouse.insert(table, listed)
+
+    def sign_up(self) -> None:
+        """Two of three have been on the newsletter's list before."""
+        people = [person for town in self.towns for person in town.people if town.chance.random() < 0.67]
+        self.sandbox.control(
+            "mailchimp", {"members": [{"list_id": LIST, "email_address": one.emails[0]} for one in people]}
+        )
+        self.tool |= {one.emails[0]: "subscribed" for one in people}
+
+    def act_at_tool(self) -> None:
+        wishes = [wish for town in self.towns for wish in town.wished]
+        if wishes:
+            self.sandbox.control("mailchimp", {"actions": [{"list_id": LIST, **wish} for wish in wishes]})
+            self.tool |= {wish["email"]: wish["status"] for wish in wishes}
+
+    def build(self) -> None:
+        now = utc_now()
+        build_tables(self.warehouse, now)
+        audience = load_audiences().audience("carts")
+        build_segment(self.warehouse, "carts", audience.segment, now, audience.params, audience.stages)
+        for town in self.towns:
+            town.built()
+
+    def sync(self, number: int) -> None:
+        """What one DAG run does: read opt-outs, plan, push; then look at what was sent."""
+        if not self.is_deaf:
+            read_opt_outs(self.warehouse, "carts", "mailchimp", self.connect)
+        self.told = dict(self.tool)
+        for name, side in self.sides.items():
+            side.forget_calls()
+            plan = plan_target(self.warehouse, "carts", name, utc_now(), f"run-{number}")
+            push_plan(self.warehouse, plan.plan_id, self.connect)
+            for _ in range(5):
+                if confirm_plan(self.warehouse, plan.plan_id, self.connect):
+                    break
+            for identifier in self.carried(name):
+                self.judge(identifier, name, number)
+        self.nobody_was_raised()
+
+    def carried(self, name: str) -> Iterator[str]:
+        """The identifiers that requests put on a list."""
+        for call in self.sides[name].calls():
+            if not call.is_write or ":remove" in call.path:
+                continue
+            if name == "mailchimp":
+                assert '"status"' not in call.text
+                assert set(re.findall(r'"status_if_new": ?"(\w+)"', call.text)) <= {"transactional"}
+                body = json.loads(call.text) or {}
+                yield from (member["email_address"] for member in body.get("members", []))
+                yield from body.get("members_to_add", [])
+                if call.method == "PUT":
+                    yield body["email_address"]
+            elif "audienceMembers:ingest" in call.path:
+                for member in json.loads(call.text)["audienceMembers"]:
+                    for identifier in member["userData"]["userIdentifiers"]:
+                        yield next(iter(identifier.values()))
+
+    def judge(self, identifier: str, name: str, number: int) -> None:
+        town, plain = self.owner(identifier)
+        problem = town.may_not(plain, CHANNELS[name], self.told)
+        self.seen[f"sent to {name}"] += 1
+        assert not problem, (
+            f"round {number}: a request to {name} carries {plain}, who may not be sent: {problem}\n"
+            f"town {town.seed}:\n" + "\n".join(town.story)
+        )
+
+    def owner(self, identifier: str) -> tuple[Town, str]:
+        for town in self.towns:
+            for plain in town.addresses():
+                hashed = google_phone_sha256(plain) if plain.startswith("+") else google_email_sha256(plain)
+                if identifier in (plain, hashed):
+                    return town, plain
+        raise AssertionError("somebody was sent whom nobody knows")
+
+    def nobody_was_raised(self) -> None:
+        """At Mailchimp everybody has the status she gave herself, or none that gets her a newsletter."""
+        found = self.sides["mailchimp"].statuses()
+        for address, status in found.items():
+            assert status == self.tool.setdefault(address, "transactional"), f"{address} was made {status}"
+
+    def excluded(self) -> None:
+        """Count who is kept out now, so that a run in which nobody ever was shows."""
+        for town in self.towns:
+            for plain in town.addresses():
+                for channel in ("email", "ads"):
+                    self.seen[town.may_not(plain, channel, self.told) or "may be sent"] += 1
+
+
+def live(seeds: list[int], sandbox: RunningSandbox, **more: bool) -> Counter[str]:
+    """Live through some histories; what was seen, in numbers."""
+    county = County(seeds, sandbox, **more)
+    try:
+        county.load(row for town in county.towns for row in town.begin())
+        county.sign_up()
+        for number in range(ROUNDS):
+            if number:
+                county.load(row for town in county.towns for row in town.live(county.tool))
+                county.act_at_tool()
+            if number != 2:  # a sync without a build since the last one
+                county.build()
+            county.sync(number)
+            county.excluded()
+        return county.seen
+    finally:
+        county.close()
+
+
+def test_no_request_carries_who_may_not_be_sent_and_none_raises_a_consent(
+    sandbox: RunningSandbox, tmp_path: Path
+) -> None:
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=max(1, HISTORIES // TOGETHER))
+    @given(seeds=st.lists(st.integers(0, 2**32), min_size=TOGETHER, max_size=TOGETHER))
+    def lived_through(seeds: list[int]) -> None:
+        seen.update(live(seeds, sandbox))
+        seen["histories"] += len(seeds)
+
+    with audience_file(tmp_path):
+        if HISTORIES < 100:  # hypothesis begins with the simplest example, and one is not enough to see everything
+            seen.update(live(list(range(1, TOGETHER + 1)), sandbox))
+        else:
+            lived_through()
+    print(dict(seen))
+    for wanted in ("sent to mailchimp", "sent to google_ads", "may be sent", "erased", "denied", "said no at the tool"):
+        assert seen[wanted], f"nobody was ever '{wanted}': this run proves nothing"
+
+
+def test_it_would_notice(sandbox: RunningSandbox, tmp_path: Path) -> None:
+    with audience_file(tmp_path), pytest.raises(AssertionError, match="who may not be sent: said no at the tool"):
+        live(list(range(1, 13)), sandbox, is_deaf=True)
