@@ -8,6 +8,7 @@ PEOPLE ?= 20000
 WAIT ?= 1
 EXAMPLES ?= 2000
 KILLS ?= 300
+HISTORIES ?= 1000
 EVENTS ?= 5M
 ENGINES ?= duckdb
 HISTORY ?= 1M
@@ -16,7 +17,7 @@ HISTORY ?= 1M
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak test-long java lint format lock audiences explain sql bench-parse bench-segments bench-sync clean
+.PHONY: help demo test soak test-long java lint format lock audiences explain sql new-destination bench-parse bench-segments bench-sync clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -39,8 +40,9 @@ test: $(STAMP) lint ## everything: lint, types, SQL cases, units, DAGs, and one 
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not line and not long"
 	$(BIN)/python -m pytest -m line
 
-soak: $(STAMP) ## random histories in random loads for an hour or more (EXAMPLES=2000), and pushes killed at random (KILLS=300)
+soak: $(STAMP) ## random histories in random loads for an hour or more (EXAMPLES=2000), pushes killed at random (KILLS=300), and who is sent (HISTORIES=1000)
 	HYPOTHESIS_PROFILE=soak REKINDLE_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -s -m "not line" tests/sql/test_loads.py
+	HYPOTHESIS_PROFILE=soak REKINDLE_HISTORIES=$(HISTORIES) $(BIN)/python -m pytest -s -n 0 tests/include/sync/test_policy.py
 	REKINDLE_KILLS=$(KILLS) $(BIN)/python -m pytest -s -n 0 tests/include/sync/test_crash.py
 
 test-long: $(STAMP) ## what `make test` leaves out: every test of the warehouse on Spark
@@ -81,6 +83,9 @@ explain: $(STAMP) ## why is she in, or out: AUDIENCE=.. and EMAIL=, PHONE=, USER
 		$(if $(PHONE),--phone "$(PHONE)") $(if $(USER_ID),--user-id "$(USER_ID)") $(if $(VISITOR_ID),--visitor-id "$(VISITOR_ID)") \
 		$(if $(PROFILE),--profile "$(PROFILE)") $(if $(DESTINATION),--destination "$(DESTINATION)") \
 		$(if $(RUN),--run "$(RUN)") $(if $(AS_OF),--as-of "$(AS_OF)")
+
+new-destination: $(STAMP) ## write a destination's module, sandbox side, tests and docs to fill in (NAME=acme_mail)
+	@$(BIN)/python -m include.scaffold $(NAME)
 
 lock: $(STAMP) ## resolve requirements.in into requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 requirements.in -o requirements.txt

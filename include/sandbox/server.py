@@ -8,6 +8,7 @@ handlers: cut before or after the commit, half an answer, a slow one, any status
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import re
 import time
@@ -23,7 +24,7 @@ import orjson
 from include.sandbox import datamanager, hubspot, mailchimp
 from include.sandbox.page import Page
 from include.sandbox.store import Store
-from include.sandbox.wire import Answer, Call, Platform, Refusal, Route, iso
+from include.sandbox.wire import AddedPlatform, Answer, Call, Platform, Refusal, Route, iso
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,8 @@ class Sandbox:
         self.hubspot = hubspot.HubSpot(self.store, self.config.hubspot)
         self.mailchimp = mailchimp.Mailchimp(self.store, self.config.mailchimp)
         self.datamanager = datamanager.DataManager(self.store, self.config.datamanager)
-        self.platforms: tuple[Platform, ...] = (self.hubspot, self.mailchimp, self.datamanager)
+        self.added = added_platforms(self.store)
+        self.platforms: tuple[Platform, ...] = (self.hubspot, self.mailchimp, self.datamanager, *self.added.values())
         self.page = Page(self.store, self.datamanager)
         self.in_flight = {platform.name: 0 for platform in self.platforms}
         self.faults = [
@@ -252,6 +254,9 @@ class Sandbox:
                     return Answer(body=self._change_hubspot(_json(call), call.now))
                 case ("POST", "mailchimp"):
                     return Answer(body=self._change_mailchimp(_json(call), call.now))
+                case ("POST", added) if added in self.added:
+                    with self.store.transaction():
+                        return Answer(body=self.added[added].change(_json(call), call.now))
         except (ValueError, KeyError, TypeError, AttributeError, re.error) as error:
             return Answer(400, {"error": f"{type(error).__name__}: {error}"})
         return Answer(404, {"error": "no such control; see docs/sandbox.md"})
@@ -314,7 +319,7 @@ class Sandbox:
                     "kinds": {row["value"]: row["kind"] for row in rows},
                 }
             )
-        return result
+        return result + [one for platform in self.added.values() for one in platform.lists(now)]
 
     def _automations(self, call: Call) -> dict[str, Any]:
         since = int(call.params.get("since", "0"))
@@ -384,6 +389,18 @@ class Sandbox:
             if not all(done):
                 raise ValueError(f"{done.count(False)} of {len(done)} actions name nobody on the list")
         return {"lists": len(body.get("lists", [])), "members": members, "actions": len(done)}
+
+
+def added_platforms(store: Store) -> dict[str, AddedPlatform]:
+    """The platforms of destinations that bring a sandbox side of their own name with a class `Platform`."""
+    here = Path(__file__).parent
+    names = {path.stem for path in (here.parent / "destinations").glob("*.py")} & {
+        path.stem for path in here.glob("*.py")
+    }
+    found = {}
+    for name in sorted(names - {"__init__", "mailchimp"}):
+        found[name] = importlib.import_module(f"include.sandbox.{name}").Platform(store)
+    return found
 
 
 def _entry(row: Any) -> dict[str, Any]:

@@ -116,6 +116,16 @@ class Platform(Protocol):
         """Add the headers the platform puts on every answer."""
 
 
+class AddedPlatform(Platform, Protocol):
+    """A platform the server finds beside its destination; it brings its own tables."""
+
+    def lists(self, now: float) -> list[dict[str, Any]]:
+        """What its lists hold: platform, list, list_id, audience, audience_id, members."""
+
+    def change(self, body: dict[str, Any], now: float) -> dict[str, int]:
+        """What people do themselves, outside the API; counts."""
+
+
 class Window:
     """A rolling rate limit: at most `limit` hits in any `seconds`; a limit of 0 is no limit."""
 

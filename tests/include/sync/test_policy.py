@@ -52,7 +52,7 @@ destinations:
 """
 CHANNELS = {"mailchimp": "email", "google_ads": "ads"}
 
-pytestmark = pytest.mark.timeout(600 + 3 * HISTORIES)
+pytestmark = pytest.mark.timeout(1800 + 3 * HISTORIES)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""New parts of the project, written as files to fill in."""
