@@ -228,13 +228,12 @@ def read_plan(warehouse: Warehouse, plan_id: str) -> dict[str, Any]:
 
 
 def _last_word(warehouse: Warehouse, plan: dict[str, Any], *, of_plan: bool = False) -> dict[str, Any] | None:
+    """The newest row about a plan's target, or about the plan alone."""
+    keys = ("plan_id",) if of_plan else ("audience", "destination")
     found = warehouse.read(
-        "select * from sync.approvals where audience = :audience and destination = :destination "
-        "and (plan_id = :plan_id or not :of_plan) order by decided_at desc limit 1",
-        audience=plan["audience"],
-        destination=plan["destination"],
-        plan_id=plan["plan_id"],
-        of_plan=of_plan,
+        f"select * from sync.approvals where {' and '.join(f'{key} = :{key}' for key in keys)} "
+        "order by decided_at desc limit 1",
+        **{key: plan[key] for key in keys},
     )
     return found[0] if found else None
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -198,9 +199,14 @@ def is_same(reasons: Sequence[Reason], before: Sequence[Reason], small_change: i
     old = {reason.kind: reason for reason in before}
     return {reason.kind for reason in reasons} == old.keys() and all(
         abs(reason.people - old[reason.kind].people) <= max(0.1 * old[reason.kind].people, small_change)
-        and (reason.kind != "quality_gate" or reason.text == old[reason.kind].text)
+        and (reason.kind != "quality_gate" or _words(reason.text) == _words(old[reason.kind].text))
         for reason in reasons
     )
+
+
+def _words(text: str) -> str:
+    """A sentence without its numbers."""
+    return re.sub(r"\d+", "", text)
 
 
 def judge_plan(

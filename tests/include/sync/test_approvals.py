@@ -31,7 +31,13 @@ AT = datetime(2026, 3, 10, 12)
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+def warehouse(empty_warehouse: Warehouse) -> Warehouse:
+    return empty_warehouse
+
+
+@pytest.fixture
+def connected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+    """The warehouse that the steps of include/sync/run.py open by themselves."""
     url = f"duckdb:///{tmp_path / 'warehouse.duckdb'}"
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "generic", "extra": {"url": url}}))
     warehouse = Warehouse(url)
@@ -173,24 +179,24 @@ def test_a_new_bound_needs_a_number(warehouse: Warehouse) -> None:
     assert last_decision(warehouse, "plan-1") is None
 
 
-def test_no_answer_sends_nothing_and_the_next_plan_asks_again(warehouse: Warehouse) -> None:
-    stopped(warehouse, "plan-1")
-    ask(warehouse, "plan-1")
+def test_no_answer_sends_nothing_and_the_next_plan_asks_again(connected: Warehouse) -> None:
+    stopped(connected, "plan-1")
+    ask(connected, "plan-1")
     with pytest.raises(QualityGateFailed, match="nobody answered in time; nothing was sent"):
         take_answer("plan-1", {"chosen_options": [], "params_input": {}, "responded_by_user": None})
 
-    assert (last_decision(warehouse, "plan-1"), what_may_go(warehouse, "plan-1")) == ("unanswered", None)
-    assert is_to_be_asked(warehouse, "plan-1")
+    assert (last_decision(connected, "plan-1"), what_may_go(connected, "plan-1")) == ("unanswered", None)
+    assert is_to_be_asked(connected, "plan-1")
 
 
-def test_bounds_of_an_answer_are_percent(warehouse: Warehouse) -> None:
-    stopped(warehouse, "plan-1")
+def test_bounds_of_an_answer_are_percent(connected: Warehouse) -> None:
+    stopped(connected, "plan-1")
     given = {"chosen_options": [NEW_BOUND], "params_input": {"max_add": 80, "max_remove": None}}
     answer = take_answer("plan-1", given | {"responded_by_user": {"id": "ines", "name": "Ines"}})
 
     assert answer is not None
     assert answer["audience"] == "cart_abandoners"
-    (kept,) = warehouse.read("select decision, decided_by, max_add, max_remove from sync.approvals")
+    (kept,) = connected.read("select decision, decided_by, max_add, max_remove from sync.approvals")
     assert kept == {"decision": "new_bound", "decided_by": "ines", "max_add": 0.8, "max_remove": None}
 
 
@@ -199,23 +205,23 @@ def _answered(warehouse: Warehouse, plan_id: str) -> None:
     warehouse.insert("sync.ledger", [{**target, "plan_id": plan_id, "sequence": 1, "status": "accepted"}])
 
 
-def test_a_cleared_task_of_an_old_run_sends_nothing_stale(warehouse: Warehouse) -> None:
-    stopped(warehouse, "old", verdict="clear")
-    stopped(warehouse, "new", verdict="clear", created_at=AT + timedelta(hours=1))
-    _answered(warehouse, "new")
+def test_a_cleared_task_of_an_old_run_sends_nothing_stale(connected: Warehouse) -> None:
+    stopped(connected, "old", verdict="clear")
+    stopped(connected, "new", verdict="clear", created_at=AT + timedelta(hours=1))
+    _answered(connected, "new")
 
     with pytest.raises(PlanOutdated, match="the ledger moved: 1 answers of other plans"):
         push_planned("old")
 
 
-def test_a_reviewed_plan_goes_to_its_own_target_and_only_while_it_holds(warehouse: Warehouse) -> None:
-    stopped(warehouse, "plan-1", verdict="clear")
+def test_a_reviewed_plan_goes_to_its_own_target_and_only_while_it_holds(connected: Warehouse) -> None:
+    stopped(connected, "plan-1", verdict="clear")
     assert take_plan("plan-1", "cart_abandoners", "google_ads", "run", plan_anew=False) is None
     with pytest.raises(ConfigurationError, match="run sync_cart_abandoners with it"):
         take_plan("plan-1", "lapsed_subscribers", "mailchimp", "run", plan_anew=False)
-    _answered(warehouse, "another")
+    _answered(connected, "another")
     with pytest.raises(PlanOutdated):
         take_plan("plan-1", "cart_abandoners", "mailchimp", "run", plan_anew=False)
 
-    stopped(warehouse, "plan-2")  # nobody has approved it: it is asked about, whatever holds
+    stopped(connected, "plan-2")  # nobody has approved it: it is asked about, whatever holds
     assert take_plan("plan-2", "cart_abandoners", "mailchimp", "run", plan_anew=True) == "plan-2"

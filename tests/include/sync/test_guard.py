@@ -70,6 +70,15 @@ def test_about_the_same_size_is_the_same(people: int, is_it: bool) -> None:
     assert not is_same([Reason("removes", people, 1000, "")], before, small_change=50)
 
 
+def test_a_gate_that_says_the_same_of_more_rows_is_the_same() -> None:
+    def failed(text: str) -> list[Reason]:
+        return [Reason("quality_gate", 1, 1, text)]
+
+    before = failed("the quality gate failed: 3 rows have no time")
+    assert is_same(failed("the quality gate failed: 17 rows have no time"), before, small_change=50)
+    assert not is_same(failed("the quality gate failed: 3 profiles are gone"), before, small_change=50)
+
+
 STRICT = "guard: {max_add: 50%, max_remove: 30%, small_change: 0}"
 
 
