@@ -1,6 +1,7 @@
 """House functions for staging: what a text means once blanks are gone, and whether it has the shape of an address.
 
-They are written as `tidy(x)` and `is_email(x)` in the models and spelt out for the engine when the model is rendered.
+They are written as `tidy(x)`, `is_tidy(x)` and `is_email(x)` in the models and spelt out for the engine when the model
+is rendered.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ BLANKS = " || ".join(f"chr({blank})" for blank in BLANK_NUMBERS)
 BLANKS_MARK = "REKINDLE_BLANKS"
 # Blanks are spelt out: what \s means beyond ASCII differs from engine to engine.
 EMAIL_SHAPE = r"""^[^\s@,;<>"]+@[^\s@.,;<>"]+(\.[^\s@.,;<>"]+)*\.[^\s@.,;<>"]{2,}$""".replace(r"\s", r" \t\n\r\f")
+_IS_PLAIN = "left(argument, 1) between '!' and '~' and right(argument, 1) between '!' and '~'"
 
 
 def _tidy(argument: exp.Expr) -> exp.Expr:
@@ -26,10 +28,14 @@ def _tidy(argument: exp.Expr) -> exp.Expr:
 
     Nearly every text begins and ends with a plain character, and looking at these two costs a tenth of trimming.
     """
-    is_plain = "{0}(argument, 1) between '!' and '~'"
+    return _written(f"case when {_IS_PLAIN} then argument else nullif(trim(argument, {BLANKS_MARK}), '') end", argument)
+
+
+def _is_tidy(argument: exp.Expr) -> exp.Expr:
+    """Whether `tidy` leaves it as it is; null is."""
     return _written(
-        f"case when {is_plain.format('left')} and {is_plain.format('right')} then argument "
-        f"else nullif(trim(argument, {BLANKS_MARK}), '') end",
+        f"case when {_IS_PLAIN} then true "
+        f"else coalesce(nullif(trim(argument, {BLANKS_MARK}), '') = argument, argument is null) end",
         argument,
     )
 
@@ -51,4 +57,8 @@ def _written(template: str, argument: exp.Expr) -> exp.Expr:
     return tree
 
 
-STAGING_FUNCTIONS: dict[str, Callable[[exp.Expr], exp.Expr]] = {"tidy": _tidy, "is_email": _is_email}
+STAGING_FUNCTIONS: dict[str, Callable[[exp.Expr], exp.Expr]] = {
+    "tidy": _tidy,
+    "is_tidy": _is_tidy,
+    "is_email": _is_email,
+}

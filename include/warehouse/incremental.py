@@ -50,7 +50,9 @@ class Update:
         """Bring the table up to date; what does not depend on anything new is left as it is."""
         model = self.model
         special = {
-            "staging.events": self.events,
+            "staging.event_loads": self.leave,
+            "staging.mended_keys": self.leave,
+            "staging.mended_events": self.events,
             "staging.event_items": self.event_items,
             "core.event_identities": self.fold,
             "core.islands": self.islands,
@@ -106,6 +108,10 @@ class Update:
     def fresh(self, instead: Mapping[str, str] | None = None, **params: Any) -> str:
         """The touched rows as they are now, in a table beside the real one."""
         table = self.beside("new")
+        if "touched_event(" in self.model.sql:
+            loaded, moments = self.loaded_with("select key_hash(event_key) from core.touched_events")
+            instead = {"staging.events": f"select * from staging.events where {loaded}", **(instead or {})}
+            params |= moments
         self.warehouse.expect_whole_tables(self.session)
         query = render(
             self.model.sql,
@@ -270,53 +276,51 @@ class Update:
 
     # events
 
-    def event_keys(self) -> bool:
-        """The keys of all event rows that arrived, in `events__keys`; False when nothing did."""
-        if not ({"raw.events", "raw.event_items"} & self.build.loads.keys()):
+    def leave(self) -> None:
+        """Nothing: `staging.mended_events` changes this table when its turn comes."""
+
+    def arrived(self, *tables: str) -> bool:
+        """The keys of the rows that arrived there, in `events__keys`; False when nothing did."""
+        if not self.build.loads.keys() & {*tables}:
             return False
         moments: dict[str, Any] = {}
-        arrived = []
-        for table in ("raw.events", "raw.event_items"):
+        keys = []
+        for table in tables:
             query, its = new_rows(self.build, table)
-            arrived.append(f"select tidy(event_key) as event_key from ({query}) as arrived")
+            keys.append(f"select tidy(event_key) as event_key from ({query}) as arrived")
             moments |= its
         self.make(
             "events__keys",
             "select event_key, key_hash(event_key) as event_hash "
-            f"from ({' union '.join(arrived)}) as keys where event_key is not null",
+            f"from ({' union '.join(keys)}) as keys where event_key is not null",
             **moments,
         )
         return True
 
-    def replace_keys(self, raw: str, also: Mapping[str, str]) -> tuple[str, str]:
-        """Put the winners among the new rows and those already there in their place; tables of the old and the new."""
-        ours = (
-            "event_hash in (select event_hash from events__keys) and event_key in (select event_key from events__keys)"
-        )
-        old = self.beside("old")
-        self.make(old, f"select * from {self.name} where {ours}")
-        columns = ", ".join(column.name for column in metadata.tables[raw].columns)
-        arrived, moments = new_rows(self.build, raw)
-        fresh = self.fresh(
-            {
-                raw: f"select {columns} from ({arrived}) as arrived union all select {columns} from {old}",
-                **also,
-            },
-            **moments,
-        )
-        if self.some(f"select 1 from {old}"):
-            self.execute(f"delete from {self.name} where {ours}")
-        self.take_in(fresh)
-        return old, fresh
+    def loaded_with(self, hashes: str) -> tuple[str, dict[str, Any]]:
+        """When the raw rows of these events were loaded, as a test and its params: it spares reading the others."""
+        oldest, newest, undated = self.execute(
+            "select min(loaded_at), max(loaded_at), count(*) - count(loaded_at) from staging.event_keys "
+            f"where event_hash in ({hashes})"
+        ).one()
+        tests = ["loaded_at is null"] if undated else []
+        if oldest:
+            tests.append("loaded_at between :oldest_load and :newest_load")
+        return f"({' or '.join(tests) or 'false'})", {"oldest_load": oldest, "newest_load": newest}
+
+    def make_of_events(self, table: str, hashes: str) -> None:
+        """The events whose keys have these hashes, in a table beside."""
+        loaded, moments = self.loaded_with(hashes)
+        self.make(table, f"select * from staging.events where {loaded} and event_hash in ({hashes})", **moments)
 
     def events(self) -> None:
         """New events and other versions of known ones; what they touch is followed from here."""
-        columns = ", ".join(self.columns())
-        telling = ", ".join(name for name in self.columns() if name not in _SAYS_NOTHING)
+        columns = ", ".join(self.columns("staging.events"))
+        telling = ", ".join(name for name in self.columns("staging.events") if name not in _SAYS_NOTHING)
         changed = "events__changed"
         told = []
-        if self.event_keys():
-            old, fresh = self.replace_keys("raw.events", {})
+        if self.arrived("raw.events"):
+            old, fresh = self.take_in_events()
             told = [
                 f"select {columns} from {fresh} where event_key in (select event_key from "
                 f"(select {telling} from {fresh} except select {telling} from {old}) as versions)",
@@ -329,6 +333,45 @@ class Update:
         if told:
             self.make(changed, " union all ".join(told), since=self.build.since)
             self.follow(changed)
+
+    def take_in_events(self) -> tuple[str, str]:
+        """Let the view show the new rows, and of each event the copy that stands; tables of the old and the new."""
+        old, fresh, mended = "events__old", "events__fresh", "events__mended"
+        arrived, again = "select event_hash from events__keys", f"select event_hash from {mended}"
+        keys = load_models()["staging.mended_keys"]
+        known = f"select * from staging.event_keys where event_hash in ({arrived})"
+        instead = {"staging.event_keys": known}
+        self.keep(mended, render(keys.sql, self.warehouse.dialect, self.params, where=keys.where, instead=instead))
+        self.make_of_events(old, again)
+        self.note_loads()
+        loaded, moments = self.loaded_with(again)
+        columns = ", ".join(column.name for column in metadata.tables["raw.events"].columns)
+        copies = self.fresh(
+            {
+                "raw.events": f"select {columns} from raw.events where {loaded}",
+                keys.name: f"select * from {mended}",
+            },
+            **moments,
+        )
+        for table in (keys.name, self.name):
+            self.execute(f"delete from {table} where event_hash in ({again})")
+        self.execute(f"insert into {keys.name} (event_hash, loaded_hash) select event_hash, loaded_hash from {mended}")
+        self.take_in(copies)
+        self.make_of_events(fresh, arrived)
+        return old, fresh
+
+    def note_loads(self) -> None:
+        """Up to which load of each source the view shows events from now on."""
+        until = dict(self.execute("select source, loaded_until from staging.event_loads").tuples().all())
+        for source, (_, newest) in self.build.loads["raw.events"].items():
+            name = source or ""
+            newest = max(newest, until.get(name, newest))
+            self.execute("delete from staging.event_loads where source = :name", name=name)
+            self.execute(
+                "insert into staging.event_loads (source, loaded_until) values (:name, :newest)",
+                name=name,
+                newest=newest,
+            )
 
     def rewritten(self, old: str, fresh: str, columns: str) -> list[str]:
         """Browsers of which an event says something else than before: their links are made anew from all they did."""
@@ -382,14 +425,10 @@ class Update:
 
     def event_items(self) -> None:
         """Lines of new events, and of other versions of known ones."""
-        if not self.event_keys():
+        if not self.arrived("raw.events", "raw.event_items"):
             return
         telling = ", ".join(name for name in self.columns() if name not in _SAYS_NOTHING)
-        of_keys = (
-            "select * from staging.events where event_hash in (select event_hash from events__keys) "
-            "and event_key in (select event_key from events__keys)"
-        )
-        old, fresh = self.replace_keys("raw.event_items", {"staging.events": of_keys})
+        old, fresh = self.replace_lines()
         changed = (
             f"select event_key from (select {telling} from {fresh} except select {telling} from {old}) as one "
             f"union select event_key from (select {telling} from {old} except select {telling} from {fresh}) as other"
@@ -399,13 +438,33 @@ class Update:
             "where event_key not in (select event_key from core.touched_events)"
         )
         if self.some(unseen):
-            columns = ", ".join(self.columns("staging.events"))
-            self.make(
-                "events__changed",
-                f"select {columns} from staging.events where event_hash in "
-                f"(select key_hash(event_key) from ({unseen}) as keys) and event_key in ({unseen})",
-            )
+            self.make("events__unseen", f"select event_key, key_hash(event_key) as event_hash from ({unseen}) as keys")
+            self.make_of_events("events__changed", "select event_hash from events__unseen")
+            self.execute("delete from events__changed where event_key not in (select event_key from events__unseen)")
             self.follow("events__changed")
+
+    def replace_lines(self) -> tuple[str, str]:
+        """Put the winners among the new lines and those already there in their place; tables of the old and the new."""
+        ours = (
+            "event_hash in (select event_hash from events__keys) and event_key in (select event_key from events__keys)"
+        )
+        old = self.beside("old")
+        self.make(old, f"select * from {self.name} where {ours}")
+        self.make_of_events("events__of_lines", "select event_hash from events__keys")
+        columns = ", ".join(column.name for column in metadata.tables["raw.event_items"].columns)
+        arrived, moments = new_rows(self.build, "raw.event_items")
+        fresh = self.fresh(
+            {
+                "raw.event_items": f"select {columns} from ({arrived}) as arrived "
+                f"union all select {columns} from {old}",
+                "staging.events": "select * from events__of_lines",
+            },
+            **moments,
+        )
+        if self.some(f"select 1 from {old}"):
+            self.execute(f"delete from {self.name} where {ours}")
+        self.take_in(fresh)
+        return old, fresh
 
     # identity
 

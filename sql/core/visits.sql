@@ -70,30 +70,6 @@ erased as (
     from core.erased_identifiers
 ),
 
-bot_names as (
-    select names.pattern
-    from (
-        values
-        ('%bot%'), ('%crawl%'), ('%spider%'), ('%headless%'), ('%phantomjs%'), ('%selenium%'), ('%puppeteer%'),
-        ('%playwright%'), ('%lighthouse%'), ('curl%'), ('wget%'), ('python%'), ('%slurp%'), ('%facebookexternalhit%')
-    ) as names (pattern)
-),
-
-agents as (
-    -- Distinct: one row per agent name.
-    select distinct browser
-    from events
-    where browser is not null
-),
-
-bot_agents as (
-    -- Distinct: a name may fit two of the patterns.
-    select distinct agents.browser
-    from agents
-    inner join bot_names
-        on lower(agents.browser) like bot_names.pattern
-),
-
 living as not materialized (
     select
         events.visitor_id,
@@ -192,32 +168,41 @@ told as not materialized (
 
 visits as (
     select
-        told.visitor_id || '.' || coalesce(told.session_id, cast(told.visit_began_at as varchar)) as session_key,
-        told.visitor_id,
-        told.session_id,
-        told.source,
-        told.user_id,
-        told.email,
-        count(*) filter (where told.event_name = 'page_view') as page_views,
-        count(*) filter (where told.event_name = 'view_item') as product_views,
-        cast(sum(told.engagement_ms) as bigint) as engagement_ms,
-        count(told.engagement_ms) > 0 as has_engagement_time,
-        coalesce(bool_or(told.is_engaged), false) as has_engaged_flag,
-        count(bot_agents.browser) > 0 as has_bot_name,
-        coalesce(bool_or(told.traffic_type = 'internal'), false) as is_internal,
-        max(told.occurred_at) filter (where told.ads_storage = 'Yes') as ads_granted_at,
-        max(told.occurred_at) filter (where told.ads_storage = 'No') as ads_denied_at,
-        max(told.occurred_at) filter (where told.event_name = 'generate_lead') as last_lead_at,
-        max(told.occurred_at) filter (where told.event_name = 'sign_up') as last_sign_up_at,
-        max(told.occurred_at) filter (
-            where told.event_name in ('add_to_cart', 'begin_checkout', 'add_shipping_info', 'add_payment_info')
+        visitor_id || '.' || coalesce(session_id, cast(visit_began_at as varchar)) as session_key,
+        visitor_id,
+        session_id,
+        source,
+        user_id,
+        email,
+        count(*) filter (where event_name = 'page_view') as page_views,
+        count(*) filter (where event_name = 'view_item') as product_views,
+        cast(sum(engagement_ms) as bigint) as engagement_ms,
+        count(engagement_ms) > 0 as has_engagement_time,
+        coalesce(bool_or(is_engaged), false) as has_engaged_flag,
+        coalesce(
+            bool_or(
+                regexp_matches(
+                    lower(browser),
+                    (
+                        'bot|crawl|spider|headless|phantomjs|selenium|puppeteer|playwright|lighthouse|slurp'
+                        || '|facebookexternalhit|^curl|^wget|^python'
+                    )
+                )
+            ),
+            false
+        ) as has_bot_name,
+        coalesce(bool_or(traffic_type = 'internal'), false) as is_internal,
+        max(occurred_at) filter (where ads_storage = 'Yes') as ads_granted_at,
+        max(occurred_at) filter (where ads_storage = 'No') as ads_denied_at,
+        max(occurred_at) filter (where event_name = 'generate_lead') as last_lead_at,
+        max(occurred_at) filter (where event_name = 'sign_up') as last_sign_up_at,
+        max(occurred_at) filter (
+            where event_name in ('add_to_cart', 'begin_checkout', 'add_shipping_info', 'add_payment_info')
         ) as last_cart_at,
-        min(told.occurred_at) as started_at,
-        max(told.occurred_at) as ended_at
+        min(occurred_at) as started_at,
+        max(occurred_at) as ended_at
     from told
-    left join bot_agents
-        on told.browser = bot_agents.browser
-    group by told.visitor_id, told.session_id, told.visit_began_at, told.source, told.user_id, told.email
+    group by visitor_id, session_id, visit_began_at, source, user_id, email
 ),
 
 -- Visits with enough page views to be a burst are few; only their page views are looked at one by one.

@@ -100,7 +100,7 @@ def random_events(chance: random.Random, island: Island, number: int, numbers: l
         key = f"{number}-{event}"
         email = chance.choice([*island.emails, None, None])
         island.events.append(key)
-        rows["staging.events"].append(
+        rows["raw.events"].append(
             {
                 "event_key": key,
                 "event_name": chance.choice(NAMES),
@@ -178,10 +178,8 @@ def test_a_slice_is_what_the_whole_says_of_it(template: Template, seed: int) -> 
     rows: Rows = {
         name: []
         for name in (
-            *(
-                f"staging.{table}"
-                for table in ("events", "event_items", "orders", "order_items", "carts", "cart_items")
-            ),
+            "raw.events",
+            *(f"staging.{table}" for table in ("event_items", "orders", "order_items", "carts", "cart_items")),
             *(f"core.{table}" for table in ("identifiers", "erased_identifiers")),
         )
     }
@@ -192,6 +190,8 @@ def test_a_slice_is_what_the_whole_says_of_it(template: Template, seed: int) -> 
             for table, given in rows.items():
                 session.exec_driver_sql(f"delete from {table}")
                 template.warehouse.insert(table, given, connection=session)
+            for name in ("event_keys", "event_loads", "mended_keys", "mended_events"):
+                run_model(template.warehouse, session, template.models[f"staging.{name}"], params)
             for name in ("record_profiles", *MODELS):
                 run_model(template.warehouse, session, template.models[f"core.{name}"], params)
                 session.exec_driver_sql(f"create table core.whole_{name} as select * from core.{name}")

@@ -154,6 +154,7 @@ def test_a_house_function_may_be_given_an_expression() -> None:
 )
 def test_tidy_takes_the_blanks_and_leaves_null_for_nothing(text: str | None, left: str | None) -> None:
     assert value_of("tidy(:text)", text=text) == left
+    assert value_of("is_tidy(:text)", text=text) is (text == left)
 
 
 @pytest.mark.parametrize(
