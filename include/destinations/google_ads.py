@@ -23,6 +23,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, cast
 from zoneinfo import ZoneInfo
 
+import orjson
 from pydantic import Field
 
 from include.connections import Connection
@@ -39,6 +40,7 @@ from include.errors import (
 )
 from include.pacing import Limits
 
+ENDPOINT = "https://datamanager.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/datamanager"
 TIMEOUT = 120.0
 MEMBERSHIP_DAYS = 540  # at most
@@ -149,36 +151,17 @@ class GoogleAds(Destination):
         return str(created.id)
 
     def add(self, list_id: str, batch: Sequence[Member]) -> list[RowResult]:
-        from google.ads import datamanager_v1 as dm
-
-        def send(members: Sequence[Any]) -> str:
-            request = dm.IngestAudienceMembersRequest(
-                destinations=[self._destination(list_id)],
-                audience_members=members,
-                consent=dm.Consent(
-                    ad_user_data=dm.ConsentStatus.CONSENT_GRANTED, ad_personalization=dm.ConsentStatus.CONSENT_GRANTED
-                ),
-                encoding=dm.Encoding.HEX,
-                terms_of_service=dm.TermsOfService(
-                    customer_match_terms_of_service_status=dm.TermsOfServiceStatus.ACCEPTED
-                ),
-            )
-            answer = self._ingestion.ingest_audience_members(request=request, retry=None, timeout=TIMEOUT)
-            return str(answer.request_id)
-
-        return self._send(batch, send, "add")
+        envelope = {
+            "destinations": [self._destination(list_id)],
+            "consent": {"adUserData": "CONSENT_GRANTED", "adPersonalization": "CONSENT_GRANTED"},
+            "encoding": "HEX",
+            "termsOfService": {"customerMatchTermsOfServiceStatus": "ACCEPTED"},
+        }
+        return self._send(batch, lambda members: self._upload("ingest", envelope, members), "add")
 
     def remove(self, list_id: str, batch: Sequence[Member]) -> list[RowResult]:
-        from google.ads import datamanager_v1 as dm
-
-        def send(members: Sequence[Any]) -> str:
-            request = dm.RemoveAudienceMembersRequest(
-                destinations=[self._destination(list_id)], audience_members=members, encoding=dm.Encoding.HEX
-            )
-            answer = self._ingestion.remove_audience_members(request=request, retry=None, timeout=TIMEOUT)
-            return str(answer.request_id)
-
-        return self._send(batch, send, "remove")
+        envelope = {"destinations": [self._destination(list_id)], "encoding": "HEX"}
+        return self._send(batch, lambda members: self._upload("remove", envelope, members), "remove")
 
     def outcome(self, request_id: str) -> RequestOutcome:
         from google.ads import datamanager_v1 as dm
@@ -246,16 +229,36 @@ class GoogleAds(Destination):
             result or RowResult("retry", "too many bad rows in one batch; sent with the next") for result in results
         ]
 
-    def _messages(self, member: Member) -> list[Any]:
+    def _messages(self, member: Member) -> list[dict[str, Any]]:
         """One person with all identifiers: one message, and another for every ten more."""
-        from google.ads import datamanager_v1 as dm
-
-        found = [dm.UserIdentifier(email_address=value) for value in member.identifiers.get(self.identifiers[0], ())]
-        found += [dm.UserIdentifier(phone_number=value) for value in member.identifiers.get(self.identifiers[1], ())]
+        email, phone = self.identifiers
+        found = [{"emailAddress": value} for value in member.identifiers.get(email, ())]
+        found += [{"phoneNumber": value} for value in member.identifiers.get(phone, ())]
         return [
-            dm.AudienceMember(user_data=dm.UserData(user_identifiers=found[start : start + MAX_IDENTIFIERS]))
+            {"userData": {"userIdentifiers": found[start : start + MAX_IDENTIFIERS]}}
             for start in range(0, len(found), MAX_IDENTIFIERS)
         ]
+
+    def _upload(self, verb: str, envelope: Mapping[str, Any], members: Sequence[Any]) -> str:
+        """Make the call `audienceMembers:<verb>` and return Google's id of the request.
+
+        The JSON is written here and not by Google's library, which computes for 60 microseconds on each member
+        (google-ads-datamanager 0.9, 2026-11) where this takes two; login, transport and errors are the library's.
+        """
+        from google.api_core.exceptions import from_http_response
+
+        response = self._session.post(
+            f"{self.connection.base_url(ENDPOINT)}/v1/audienceMembers:{verb}",
+            data=orjson.dumps({**envelope, "audienceMembers": members}),
+            headers={"Content-Type": "application/json"},
+            timeout=TIMEOUT,
+        )
+        if response.status_code >= 400:
+            raise from_http_response(response)
+        try:
+            return str(orjson.loads(response.content)["requestId"])
+        except (ValueError, KeyError):
+            raise TransientError("Google Ads sent half an answer to an upload") from None
 
     def _find(self, label: str) -> str | None:
         """The id of our list with exactly this name. Lists that others share with the account do not count."""
@@ -272,17 +275,10 @@ class GoogleAds(Destination):
             request=dict(request), retry=None, timeout=TIMEOUT, metadata=self._metadata
         )
 
-    def _destination(self, list_id: str) -> Any:
-        from google.ads import datamanager_v1 as dm
-
-        kind = dm.ProductAccount.AccountType.GOOGLE_ADS
-        destination = dm.Destination(
-            operating_account=dm.ProductAccount(account_type=kind, account_id=self.customer_id),
-            product_destination_id=list_id,
-        )
-        if self.login_id:
-            destination.login_account = dm.ProductAccount(account_type=kind, account_id=self.login_id)
-        return destination
+    def _destination(self, list_id: str) -> dict[str, Any]:
+        account = {"accountType": "GOOGLE_ADS", "accountId": self.customer_id}
+        login = {"loginAccount": {"accountType": "GOOGLE_ADS", "accountId": self.login_id}} if self.login_id else {}
+        return {"operatingAccount": account, **login, "productDestinationId": list_id}
 
     @property
     def _parent(self) -> str:
@@ -291,6 +287,16 @@ class GoogleAds(Destination):
     @property
     def _metadata(self) -> list[tuple[str, str]]:
         return [("login-account", f"accountTypes/GOOGLE_ADS/accounts/{self.login_id}")] if self.login_id else []
+
+    @property
+    def _session(self) -> Any:
+        """Requests that carry the login, for what Google's library is too slow to write."""
+        if "session" not in self._clients:
+            from google.auth.transport.requests import AuthorizedSession
+
+            logging.getLogger("google.auth").setLevel(logging.INFO)  # at DEBUG it logs tokens
+            self._clients["session"] = AuthorizedSession(self._credentials())
+        return self._clients["session"]
 
     @property
     def _ingestion(self) -> Any:

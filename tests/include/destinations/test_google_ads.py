@@ -59,20 +59,20 @@ def test_people_are_sent_with_consent_encoding_and_terms_and_answered_later(plat
     list_id = make_list(platform, destination)
     assert destination.add(list_id, [person(ANA, BO), person(CY)]) == [RowResult("pending", "", "request-1")] * 2
     (call,) = [call for call in platform.journal if call.path != "/token"]
-    account = {"accountType": 1, "accountId": CUSTOMER}
+    account = {"accountType": "GOOGLE_ADS", "accountId": CUSTOMER}
     assert call.path == "/datamanager/v1/audienceMembers:ingest"
     assert call.body == {
         "destinations": [
-            {"operatingAccount": account, "loginAccount": {"accountType": 1, "accountId": "1112223333"},
+            {"operatingAccount": account, "loginAccount": {**account, "accountId": "1112223333"},
              "productDestinationId": list_id}
         ],
         "audienceMembers": [
             {"userData": {"userIdentifiers": [{"emailAddress": ANA}, {"phoneNumber": BO}]}},
             {"userData": {"userIdentifiers": [{"emailAddress": CY}]}},
         ],
-        "consent": {"adUserData": 1, "adPersonalization": 1},
-        "encoding": 1,
-        "termsOfService": {"customerMatchTermsOfServiceStatus": 1},
+        "consent": {"adUserData": "CONSENT_GRANTED", "adPersonalization": "CONSENT_GRANTED"},
+        "encoding": "HEX",
+        "termsOfService": {"customerMatchTermsOfServiceStatus": "ACCEPTED"},
     }  # fmt: skip
 
 
