@@ -54,14 +54,20 @@ def intend(warehouse: Warehouse, target: LedgerTarget, rows: Sequence[PlanRow]) 
     record_answers(warehouse, target, answers)
 
 
-def settle(warehouse: Warehouse, audience: str, destination: str, connect: Callable[[], Destination]) -> None:
-    """Find out about intentions of a target that no answer followed. None of them: no call, no connection."""
-    if not warehouse.scalar(
+def has_intentions(warehouse: Warehouse, audience: str, destination: str) -> bool:
+    """Whether anything was ever intended for a target, answered or not."""
+    found = warehouse.scalar(
         "select count(*) as rows_found from sync.ledger "
         "where audience = :audience and destination = :destination and status = 'intended'",
         audience=audience,
         destination=destination,
-    ):
+    )
+    return bool(found)
+
+
+def settle(warehouse: Warehouse, audience: str, destination: str, connect: Callable[[], Destination]) -> None:
+    """Find out about intentions of a target that no answer followed. None of them: no call, no connection."""
+    if not has_intentions(warehouse, audience, destination):
         return
     groups: dict[tuple[str, str, str], list[PlanRow]] = {}
     for list_id, plan_id, *values in warehouse.tuples(_OPEN, audience=audience, destination=destination):

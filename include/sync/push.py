@@ -20,12 +20,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, starmap
 from typing import TYPE_CHECKING, Any
 
 from include.destinations.base import Destination, RequestOutcome, RowResult, get_destination
 from include.errors import ConfigurationError
-from include.sync.intentions import intend, settle
+from include.sync.intentions import has_intentions, intend, settle
 from include.sync.ledger import (
     ANSWERED,
     Answers,
@@ -70,24 +70,25 @@ def push_plan(warehouse: Warehouse, plan_id: str, connect: Connect = get_destina
 
     TransientError where the destination stays unreachable: what was answered until then is kept, a retry goes on there.
     """
-    plan = _plan(warehouse, plan_id)
+    begun = _begin(warehouse, plan_id)
+    plan = begun.plan
     audience, destination_name = str(plan["audience"]), str(plan["destination"])
     name = f"{audience} > {destination_name}"
-    settle(warehouse, audience, destination_name, lambda: _connect(plan, connect)[0])
-    started_before = bool(
-        warehouse.scalar("select count(*) as rows_found from sync.ledger where plan_id = :plan_id", plan_id=plan_id)
-    )
-    total = int(warehouse.scalar(f"select count(*) as rows_found {_unanswered(started_before)}", plan_id=plan_id))
-    if total == 0:
+    if begun.has_intentions:
+        settle(warehouse, audience, destination_name, lambda: _connect(plan, connect)[0])
+        begun = _begin(warehouse, plan_id)
+    if begun.total == 0:
         logger.info("%s: nothing to send", name)
         return PushSummary(plan_id)
     destination, description = _connect(plan, connect)
-    list_id = destination.ensure_audience(str(plan["list_name"]), description, _fields(warehouse, plan_id))
+    list_id = destination.ensure_audience(str(plan["list_name"]), description, begun.fields)
     target = LedgerTarget(audience, destination_name, list_id, plan_id)
-    logger.info("%s: sending %s rows to list %s%s", name, total, list_id, " (going on)" if started_before else "")
-    writer = _Writer(warehouse, target, _Progress(name, total))
-    for is_removal, rows in groupby(_stream(warehouse, plan_id, started_before), key=_is_removal):
-        _send_stage(writer, destination, rows, is_removal=is_removal)
+    going_on = " (going on)" if begun.started_before else ""
+    logger.info("%s: sending %s rows to list %s%s", name, begun.total, list_id, going_on)
+    writer = _Writer(warehouse, target, _Progress(name, begun.total))
+    for is_removal, rows in groupby(_stream(writer, begun), key=_is_removal):
+        held_back = _held_back(warehouse, plan_id) if is_removal and begun.has_moves else frozenset[int]()
+        _send_stage(writer, destination, rows, held_back, is_removal=is_removal)
     writer.progress.say(writer.counts, "done")
     counts = writer.counts
     return PushSummary(
@@ -150,6 +151,46 @@ def _connect(plan: Mapping[str, Any], connect: Connect) -> tuple[Destination, st
     return connect(str(plan["destination"]), options), audience.description
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """What a push has to know before it sends anything. `has_moves`: somebody has a new address and loses the old."""
+
+    plan: Mapping[str, Any]
+    has_intentions: bool
+    started_before: bool
+    has_moves: bool
+    total: int
+    fields: list[str]
+    first_page: list[PlanRow]
+
+
+def _begin(warehouse: Warehouse, plan_id: str) -> _Begun:
+    """All first questions with one opening of the warehouse: for a small plan that is much of the time."""
+    with warehouse.held():
+        plan = _plan(warehouse, plan_id)
+        started_before = bool(
+            warehouse.scalar("select count(*) as rows_found from sync.ledger where plan_id = :plan_id", plan_id=plan_id)
+        )
+        return _Begun(
+            plan=plan,
+            has_intentions=has_intentions(warehouse, str(plan["audience"]), str(plan["destination"])),
+            started_before=started_before,
+            has_moves=bool(
+                warehouse.scalar(
+                    "select count(*) as moves from sync.plan_rows as old inner join sync.plan_rows as new "
+                    "on old.plan_id = new.plan_id and old.profile_id = new.profile_id "
+                    "where old.plan_id = :plan_id and old.action = 'remove' and new.action <> 'remove'",
+                    plan_id=plan_id,
+                )
+            ),
+            total=int(
+                warehouse.scalar(f"select count(*) as rows_found {_unanswered(started_before)}", plan_id=plan_id)
+            ),
+            fields=_fields(warehouse, plan_id),
+            first_page=_page(warehouse, plan_id, started_before, -1),
+        )
+
+
 def _fields(warehouse: Warehouse, plan_id: str) -> list[str]:
     """The merge fields this plan fills; every add and update of a plan carries the same."""
     found = warehouse.scalar(
@@ -170,8 +211,7 @@ def _unanswered(started_before: bool) -> str:
     """
 
 
-def _stream(warehouse: Warehouse, plan_id: str, started_before: bool) -> Iterator[PlanRow]:
-    """The rows to send in the plan's order, page by page, each page in a session of its own."""
+def _page(warehouse: Warehouse, plan_id: str, started_before: bool, after: int) -> list[PlanRow]:
     sql = f"""
         select {", ".join(f"rows.{column}" for column in PlanRow._fields)}
         {_unanswered(started_before)}
@@ -179,22 +219,32 @@ def _stream(warehouse: Warehouse, plan_id: str, started_before: bool) -> Iterato
         order by rows.row_number
         limit {PAGE_ROWS}
     """
-    after = -1
-    while page := [PlanRow(*values) for values in warehouse.tuples(sql, plan_id=plan_id, after=after)]:
+    return list(starmap(PlanRow, warehouse.tuples(sql, plan_id=plan_id, after=after)))
+
+
+def _stream(writer: _Writer, begun: _Begun) -> Iterator[PlanRow]:
+    """The rows to send in the plan's order, page by page; one opening of the warehouse takes answers and gives rows."""
+    page = begun.first_page
+    while page:
         yield from page
-        after = page[-1].row_number
+        if len(page) < PAGE_ROWS:
+            return
+        with writer.warehouse.held():
+            writer.write()
+            page = _page(writer.warehouse, writer.target.plan_id, begun.started_before, page[-1].row_number)
 
 
 def _is_removal(row: PlanRow) -> bool:
     return row.action == "remove"
 
 
-def _send_stage(writer: _Writer, destination: Destination, rows: Iterator[PlanRow], *, is_removal: bool) -> None:
+def _send_stage(
+    writer: _Writer, destination: Destination, rows: Iterator[PlanRow], held_back: frozenset[int], *, is_removal: bool
+) -> None:
     """Send rows of one kind with several batches under way; at the end all are answered and written down.
 
     On an error nothing more is begun, what is under way is waited for, and all answers are kept.
     """
-    held_back = _held_back(writer.warehouse, writer.target.plan_id) if is_removal else frozenset[int]()
     verb = "remove" if is_removal else "add"
     stop = threading.Event()
     under_way: deque[tuple[list[PlanRow], Future[list[RowResult]]]] = deque()

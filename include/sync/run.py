@@ -63,8 +63,9 @@ def plan_next(audience: str, destination: str, run_id: str, *, dry_run: bool = F
     from include.sync.plan import plan_target
 
     warehouse = get_warehouse()
-    as_of = ready_as_of(warehouse, audience)
-    return plan_target(warehouse, audience, destination, as_of, run_id, dry_run=dry_run).plan_id
+    with warehouse.held():
+        as_of = ready_as_of(warehouse, audience)
+        return plan_target(warehouse, audience, destination, as_of, run_id, dry_run=dry_run).plan_id
 
 
 def take_plan(plan_id: str, audience: str, destination: str, run_id: str, *, plan_anew: bool) -> str | None:
