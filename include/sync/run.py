@@ -149,11 +149,12 @@ def push_planned(plan_id: str) -> str:
     from include.sync.recheck import check_still_valid
 
     warehouse = get_warehouse()
-    may_go = what_may_go(warehouse, plan_id)
-    if may_go is None:
-        return plan_id
-    if has_newer_plan(warehouse, plan_id):
-        check_still_valid(warehouse, may_go)
+    with warehouse.held():
+        may_go = what_may_go(warehouse, plan_id)
+        if may_go is None:
+            return plan_id
+        if has_newer_plan(warehouse, plan_id):
+            check_still_valid(warehouse, may_go)
     push_plan(warehouse, may_go)
     return may_go
 
