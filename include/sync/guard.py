@@ -16,6 +16,7 @@ import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy
@@ -274,6 +275,7 @@ def store_urgent(bench: Workbench, judgement: Judgement, plan: Mapping[str, Any]
         "removes": judgement.urgent,
         "verdict": "clear",
         "reasons": "[]",
+        "created_at": plan["created_at"] - timedelta(microseconds=1),  # the target's newest plan is the whole one
     }
     bench.warehouse.insert("sync.plans", [row], connection=bench.session)
 

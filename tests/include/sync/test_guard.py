@@ -129,6 +129,8 @@ def test_who_said_no_leaves_while_the_rest_waits(world: World) -> None:
     assert world.sent(plan) == [("remove", f"p{number}@x.com") for number in (5, 6, 7)]
     urgent = world.warehouse.read("select * from sync.plans where urgent_of = :p", p=plan.plan_id)[0]
     assert (urgent["plan_id"], urgent["verdict"], urgent["removes"]) == (plan.urgent_plan_id, "clear", 4)
+    newest = world.warehouse.scalar("select plan_id from sync.plans order by created_at desc limit 1")
+    assert newest == plan.plan_id  # what reports look at
     keys = world.warehouse.read(
         "select member_key from sync.plan_rows where plan_id = :p order by row_number", p=plan.urgent_plan_id
     )
