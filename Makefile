@@ -17,7 +17,7 @@ HISTORY ?= 1M
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak test-long java lint format lock audiences explain sql new-destination bench-parse bench-segments bench-sync clean
+.PHONY: help demo test soak test-long java lint format lock audiences explain erase sql new-destination bench-parse bench-segments bench-sync clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -74,6 +74,12 @@ bench-sync: $(STAMP) ## one list kept by us, by dlt and by drt, against one loca
 
 audiences: $(STAMP) ## read every audience file and say what is wrong, with file and line
 	@$(BIN)/python -m include.audiences
+
+erase: $(STAMP) ## erase a person everywhere, now: make erase EMAIL=... (or PHONE, USER_ID, VISITOR_ID, CONTACT_ID)
+	@$(BIN)/python -m include.privacy erase $(if $(filter command,$(origin EMAIL)),--email "$$EMAIL") \
+		$(if $(filter command,$(origin PHONE)),--phone "$$PHONE") $(if $(filter command,$(origin USER_ID)),--user-id "$$USER_ID") \
+		$(if $(filter command,$(origin VISITOR_ID)),--visitor-id "$$VISITOR_ID") \
+		$(if $(filter command,$(origin CONTACT_ID)),--contact-id "$$CONTACT_ID")
 
 sql: $(STAMP) ## ask the demo's warehouse: make sql Q="select * from reports.audience_results"
 	@$(BIN)/python -m include.sandbox sql "$(Q)"

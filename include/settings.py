@@ -30,6 +30,10 @@ class Settings(BaseSettings):
     )
     holdout_salt: str = Field("rekindle", description="changing it draws new holdouts for every audience")
 
+    erasure_salt: str = Field(
+        "rekindle",
+        description="goes into the hashes that keep erased people out; choose your own before the first erasure",
+    )
     audit_every: timedelta = Field(
         timedelta(days=1), description="how often a list is read back and compared with the ledger, at most"
     )

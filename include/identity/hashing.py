@@ -78,6 +78,11 @@ def text_sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def salted_sha256(salt: str, text: str) -> str:
+    """A hash that says whether two texts are the same, to whoever knows the salt (`erasure_salt`)."""
+    return _sha256(salt + _some(text))
+
+
 def _digits(phone: str) -> str:
     return _NOT_A_DIGIT.sub("", phone)
 

@@ -81,7 +81,7 @@ _LAST_PUT = """
     where audience = :audience
         and destination = :destination
         and action <> 'remove'
-        and status in ('accepted', 'pending', 'unattributed')
+        and status in ('accepted', 'pending', 'unattributed', 'intended', 'unknown')
     qualify row_number() over (partition by member_key order by sent_order desc) = 1
 """
 _TAKEN_OFF = """

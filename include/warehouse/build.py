@@ -44,6 +44,7 @@ def setting_params(settings: Settings | None = None) -> dict[str, Any]:
         "session_gap": chosen.session_gap,
         "quarantine_above": chosen.quarantine_above,
         "bot_page_views_per_minute": chosen.bot_page_views_per_minute,
+        "erasure_salt": chosen.erasure_salt,
         "company_domains": [domain.strip().lower() for domain in chosen.company_domains],
     }
 

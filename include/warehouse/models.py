@@ -35,7 +35,7 @@ _MAY_READ = {
     "core": {"staging", "core", "sync"},
     "segments": {"core"},
 }
-_CORE_MAY_READ_OF_SYNC = {"sync.opt_outs"}
+_CORE_MAY_READ_OF_SYNC = {"sync.opt_outs", "sync.erased_hashes"}
 _DIRECTIVE = re.compile(r"^\s*materialized:\s*(\w+)(?: by (\w+))?\s*$", re.MULTILINE)
 _FILE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 

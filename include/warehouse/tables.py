@@ -4,7 +4,7 @@
 is one Python file because of that: no SQL changes when one is added. `loaded_at` is the start of the load (UTC) and
 the watermark of everything downstream. All times are UTC without an offset.
 
-`sync` is append-only: nothing here is ever updated, the newest row of a key is what holds.
+`sync` is append-only: nothing here is ever updated, the newest row of a key is what holds. An erasure deletes rows.
 
 `core.touched_*` are the keys that a build works out anew (`incremental.py`); they stay until the next build begins.
 """
@@ -422,6 +422,48 @@ _table(
     members bigint      by the ledger
     match_rate double   share of the members whom the platform knows, 0 to 1; null where it does not say
     newest_change_at timestamp  the newest change that was accepted
+    recorded_at timestamp
+    """,
+)
+
+_table(
+    "sync.erasure_requests",
+    """
+    request_id text
+    request_hash text   salted hash of the identifier that was named
+    kind text           email, phone, user_id, visitor_id or contact_id
+    via text            who passed it on: a command, or the source that said so
+    requested_at timestamp
+    """,
+)
+_table(
+    "sync.erasure_keys",
+    """
+    request_id text     rows are here only while a request is open, and deleted with it
+    kind text           node, email, phone, user_id, visitor_id, contact, profile, event, order, ..., sent
+    value text
+    """,
+)
+_table(
+    "sync.erased_hashes",
+    """
+    identifier_hash text  salted hash of an identifier (its node) that may not come back by an import
+    request_id text
+    erased_at timestamp
+    """,
+)
+_table(
+    "sync.erasure_receipts",
+    """
+    request_id text
+    request_hash text
+    system text         warehouse, a destination, or request: the whole of it
+    outcome text        erased, removed (the platform has no call to erase), open, done, ambiguous; the newest holds
+    lists bigint        lists she was taken off
+    rows bigint         rows deleted from the warehouse, or members taken off
+    is_verified boolean whether it was looked up afterwards; null where that cannot be done
+    detail text         what is missing, in words
+    requested_at timestamp
     recorded_at timestamp
     """,
 )

@@ -2,11 +2,13 @@
 -- Key: node (see core.identifier_links).
 -- materialized: incremental by node
 -- Inputs: staging.suppressions (reason erased), staging.consents, staging.contact_identifiers, core.identifier_links,
--- core.strong_components.
+-- core.strong_components, sync.erased_hashes (who was erased from the warehouse itself; see docs/privacy.md).
 -- Rules (21): erased is the whole person: every CRM id, login and e-mail joined to the one named, what her contacts ever
 -- held, and her browsers and phones. `erased_until` is the moment of the first consent she gave after the erasure, or the
 -- end of time while there is none. A browser or phone she shared loses what it did up to the erasure and then goes on.
--- An e-mail in quarantine is nobody's and erases nobody.
+-- An e-mail in quarantine is nobody's and erases nobody. Of those who were deleted only a hash is left: whoever carries
+-- such a strong identifier again is the same person. A browser or phone of theirs leads to nobody: it is out until it
+-- meets somebody else, who then has it without what it did up to the erasure.
 with recursive newest as (
     select
         source,
@@ -28,6 +30,17 @@ with recursive newest as (
             partition by source, kind, value, channel
             order by changed_at desc nulls last, loaded_at desc nulls last
         ) = 1
+),
+
+imported_again as (
+    select
+        links.node_a as node,
+        max(kept.erased_at) as erased_at
+    from core.identifier_links as links
+    inner join sync.erased_hashes as kept
+        on sha256(:erasure_salt || links.node_a) = kept.identifier_hash
+    where links.node_b is null
+    group by links.node_a
 ),
 
 requests as (
@@ -54,6 +67,12 @@ requests as (
         erased_at
     from newest
     where is_active and kind = 'contact_id'
+    union all
+    select
+        node,
+        erased_at
+    from imported_again
+    where node < '4'
 ),
 
 -- What contacts ever held, so that an address given up long ago still leads to the person.
@@ -294,6 +313,20 @@ erased as (
     inner join weak_owners
         on weak_meetings.node = weak_owners.node
     where weak_owners.owners > 1
+    union all
+    select
+        imported_again.node,
+        imported_again.erased_at,
+        case
+            when weak_owners.node is null then timestamp '9999-12-31 00:00:00'
+            else imported_again.erased_at + interval '1 second'
+        end as erased_until
+    from imported_again
+    left join weak_owners
+        on imported_again.node = weak_owners.node
+    where
+        imported_again.node >= '4'
+        and imported_again.node < '6'
 )
 
 select

@@ -29,13 +29,14 @@ def dags(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return dict(bag.dags)
 
 
-def test_the_three_stages_are_there(dags: dict[str, Any]) -> None:
+def test_the_stages_are_there(dags: dict[str, Any]) -> None:
     assert set(dags) == {
         "ingest_ga4_export",
         "ingest_hubspot",
         "ingest_files",
         "build_audiences",
         "approve_plans",
+        "honour_privacy",
         "sync_cart_abandoners",
         "sync_lapsed_subscribers",
         "sync_non_converting_visitors",
@@ -147,6 +148,14 @@ def test_a_question_ends_by_itself(dags: dict[str, Any]) -> None:
     assert question.response_timeout.total_seconds() == 24 * 3600
     answer = question.execute_complete({}, {"error": "no answer", "error_type": "timeout"})
     assert answer["chosen_options"] == []
+
+
+def test_no_erasure_waits_for_a_tool_that_cannot_be_read(dags: dict[str, Any]) -> None:
+    honour = dags["honour_privacy"]
+    assert {task.task_id: task.upstream_task_ids for task in honour.tasks} == {
+        "opt_outs.mailchimp": set(),
+        "erasures": set(),
+    }
 
 
 @pytest.mark.parametrize("file", DAG_FILES)

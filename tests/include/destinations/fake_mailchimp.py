@@ -8,6 +8,7 @@ from typing import Any
 
 from include.connections import Connection
 from include.destinations.base import Member
+from include.identity import email_md5
 from tests.include.destinations.local_server import LocalServer, Reply, Request
 
 KEY = "0123456789abcdef0123456789abcdef-us6"
@@ -87,7 +88,11 @@ class Platform(LocalServer):
             return self.changed_members(request)
         if request.method == "PUT" and (one := re.fullmatch(r"/members/([0-9a-f]{32})", found[2])):
             return self.put_member(one[1], request)
-        if request.method == "POST" and re.fullmatch(r"/members/[0-9a-f]{32}/actions/delete-permanent", found[2]):
+        gone = re.fullmatch(r"/members/([0-9a-f]{32})/actions/delete-permanent", found[2])
+        if request.method == "POST" and gone:
+            for address in [one for one in self.members if email_md5(one) == gone[1]]:
+                del self.members[address]
+                self.forgotten.add(address)
             return Reply(204)
         segment = re.fullmatch(r"/segments/(\d+)(/members)?", found[2])
         if segment and int(segment[1]) in self.segments:

@@ -1,0 +1,19 @@
+"""The step of the DAG: honour what is open, and fail where something stays open, so that somebody sees it."""
+
+from __future__ import annotations
+
+from include.errors import TransientError
+from include.warehouse.engine import get_warehouse
+
+
+def honour() -> int:
+    """Honour every open request; returns how many are done. TransientError while one stays open."""
+    from include.privacy.honour import honour_requests
+
+    honoured = honour_requests(get_warehouse())
+    if honoured.still_open:
+        raise TransientError(
+            f"{honoured.still_open} erasures stay open and are tried again with the next run: "
+            + "; ".join(honoured.reasons)
+        )
+    return honoured.done
