@@ -45,7 +45,7 @@ def test_each_way_to_stop_has_its_chapter() -> None:
     wanted = [
         "quality gate failed", "segment is empty", "would come in", "would be removed", "ledger moved", "credential",
         "quota", "Rate limits", "is down", "Rejected rows", "pending for too long", "Nobody answered",
-        "unfinished push", "Locked", "audience file is wrong",
+        "unfinished push", "erasure is not verified", "Locked", "audience file is wrong",
     ]  # fmt: skip
     headings = "\n".join(re.findall(r"^### .*$", PAGE, re.M))
     assert [word for word in wanted if word not in headings] == []
