@@ -49,7 +49,7 @@ _LET_THROUGH = """
             or (
                 coalesce(verdict, 'clear') = 'clear'
                 and (
-                    adds + updates + removes = 0
+                    adds + updates + removes + coalesce(refreshes, 0) = 0
                     or plan_id in (
                         select plan_id from sync.ledger where audience = :audience and destination = :destination
                     )
