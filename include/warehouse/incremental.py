@@ -16,6 +16,7 @@ from sqlglot import exp
 from include.errors import ConfigurationError
 from include.warehouse.builds import Build, new_rows, window
 from include.warehouse.models import Model, load_models
+from include.warehouse.records import RECORDS
 from include.warehouse.render import parse_statement, render, render_statement
 from include.warehouse.tables import metadata
 from include.warehouse.touched import UNITS
@@ -202,17 +203,14 @@ class Update:
         )
 
     def records(self) -> None:
-        """A table of records: read anew when there is something new; whose records changed is touched."""
-        base = [name for name in self.columns() if name != "loaded_at"]
-        listed = ", ".join(base)
-        changed, old = self.beside("changed"), self.beside("old")
+        """A table of records: those of which a new row tells are read anew; whose records changed is touched."""
+        listed = ", ".join(name for name in self.columns() if name != "loaded_at")
         told = []
         if self.has_news():
-            self.make(old, f"select {listed} from {self.name}")
-            self.rebuild()
+            old, fresh = self.replace_records() if self.name in RECORDS else self.rebuild_records()
             told = [
-                f"(select {listed} from {self.name} except select {listed} from {old})",
-                f"(select {listed} from {old} except select {listed} from {self.name})",
+                f"(select {listed} from {fresh} except select {listed} from {old})",
+                f"(select {listed} from {old} except select {listed} from {fresh})",
             ]
         # What was dated ahead of the last build and is not any more.
         moments = [name for name, kind in self.columns().items() if kind == "timestamp" and name != "loaded_at"]
@@ -221,9 +219,41 @@ class Update:
             told.append(f"(select {listed} from {self.name} where {crossed})")
         if not told:
             return
+        changed = self.beside("changed")
         self.make(changed, " union all ".join(told), since=self.build.since)
         if self.some(f"select 1 from {changed}"):
             self.touch_records(changed)
+
+    def replace_records(self) -> tuple[str, str]:
+        """Put the records of new rows in their place; tables of the old and the new."""
+        records, keys, old = RECORDS[self.name], self.beside("keys"), self.beside("old")
+        arrived: list[str] = []
+        moments: dict[str, Any] = {}
+        for table, key in records.of.items():
+            if table in self.build.loads:
+                query, its = new_rows(self.build, table)
+                arrived.append(f"select {key} as record_key from ({query}) as arrived")
+                moments |= its
+        self.make(keys, " union ".join(arrived), **moments)
+        ours = f"{records.key} in (select record_key from {keys})"
+        self.make(old, f"select * from {self.name} where {ours}")
+        fresh = self.fresh(
+            {
+                table: f"select * from {table} where {key} in (select record_key from {keys})"
+                for table, key in records.of.items()
+                if table in self.model.depends_on
+            }
+        )
+        self.execute(f"delete from {self.name} where {ours}")
+        self.take_in(fresh)
+        return old, fresh
+
+    def rebuild_records(self) -> tuple[str, str]:
+        """Read a table of somebody else's whole; tables of the old and the new."""
+        old = self.beside("old")
+        self.make(old, f"select * from {self.name}")
+        self.rebuild()
+        return old, self.name
 
     def touch_records(self, changed: str) -> None:
         """Touch the identifiers of changed records, tied by record."""
