@@ -142,15 +142,18 @@ def run_model(
     """
     target = into or model.name
     incremental = build is not None and not build.is_full and model.schema in ("staging", "core")
-    query = render(model.sql, warehouse.dialect, params, stages, where=model.where, incremental=incremental)
+
+    def query() -> str:
+        return render(model.sql, warehouse.dialect, params, stages, where=model.where, incremental=incremental)
+
     with _naming(warehouse, model):
         if model.materialized == "view":
-            _replace_view(warehouse, session, target, query)
+            _replace_view(warehouse, session, target, query())
             return 0
 
         def rebuild() -> int:
             if warehouse.dialect != "spark":
-                return _replace_table(warehouse, session, target, query, model)
+                return _replace_table(warehouse, session, target, query(), model)
             tree = render_tree(parse(model.sql, model.where), params, stages, where=model.where)
             with warehouse.finished(session, tree, target) as finished:
                 return _replace_table(warehouse, session, target, finished, model)

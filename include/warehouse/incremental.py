@@ -8,7 +8,7 @@ otherwise, `core.identifiers` to the profiles they belonged to and belong to now
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
@@ -19,7 +19,7 @@ from include.warehouse.models import Model, load_models
 from include.warehouse.records import RECORDS
 from include.warehouse.render import parse_statement, render, render_statement
 from include.warehouse.tables import metadata
-from include.warehouse.touched import UNITS
+from include.warehouse.touched import SINCE, UNITS
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -117,13 +117,20 @@ class Update:
         query = render(
             self.model.sql,
             self.warehouse.dialect,
-            {**self.params, **params},
+            {**self.params, **params, **self.first_day()},
             where=self.model.where,
             incremental=True,
             instead=instead,
         )
         self.keep(table, query)
         return table
+
+    def first_day(self) -> dict[str, datetime]:
+        """What a model that asks for touched days needs to know: when the first of them begins."""
+        if not any(f"{name}(" in self.model.sql for name in SINCE):
+            return {}
+        first = self.execute("select min(day) from core.touched_days").scalar()
+        return {"touched_since": datetime.combine(first or date.max, time.min)}
 
     def take_in(self, fresh: str) -> None:
         names = ", ".join(f'"{name}"' for name in self.columns())

@@ -25,7 +25,7 @@ from include.identity.sql import SQL_FUNCTIONS
 from include.warehouse.dialects import to_sql
 from include.warehouse.finished import finished
 from include.warehouse.house import STAGING_FUNCTIONS
-from include.warehouse.touched import TOUCHED_IN_FULL, TOUCHED_NOW
+from include.warehouse.touched import SINCE, TOUCHED_IN_FULL, TOUCHED_NOW
 
 FUNCTIONS = {**SQL_FUNCTIONS, **STAGING_FUNCTIONS}
 
@@ -102,9 +102,13 @@ def _finished(
 
 @lru_cache(maxsize=2048)
 def _placeholders(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """What the result may depend on; `stage_of` looks at the clock without naming it."""
+    """What the result may depend on, also what house functions look at without being told."""
     names = {name for text in texts for name in _NAMED.findall(text)}
-    return tuple(sorted(names | {"as_of"} if any("stage_of" in text.lower() for text in texts) else names))
+    if any("stage_of" in text.lower() for text in texts):
+        names.add("as_of")
+    if any(f"{name}(" in text.lower() for text in texts for name in SINCE):
+        names.add("touched_since")
+    return tuple(sorted(names))
 
 
 def render_tree(

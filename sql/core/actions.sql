@@ -26,6 +26,7 @@ with events as (
             'page_view', 'view_item', 'scroll', 'user_engagement', 'session_start', 'first_visit', 'view_item_list',
             'select_item', 'view_search_results', 'click'
         )
+        and touched_event_day(occurred_at)
         and touched_event(event_key)
 ),
 

@@ -12,7 +12,6 @@ with answered_orders as (
         order_key,
         profile_id
     from core.order_profiles
-    where touched_profile(profile_id)
 ),
 
 orders as (
@@ -20,7 +19,7 @@ orders as (
         order_key,
         ordered_at
     from core.orders
-    where counts and ordered_at < :as_of and touched_profile(profile_id)
+    where counts and ordered_at < :as_of
 ),
 
 cart_sources as (

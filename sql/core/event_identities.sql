@@ -16,6 +16,7 @@ select
 from staging.events
 where
     occurred_at < :as_of
+    and touched_event_day(occurred_at)
     and touched_event(event_key)
 group by
     source,

@@ -77,4 +77,4 @@ select
 from ranked
 inner join core.orders as orders
     on ranked.order_key = orders.order_key
-where ranked.record_choice = 1 and touched_profile(orders.profile_id)
+where ranked.record_choice = 1

@@ -26,9 +26,7 @@ identifiers as (
         identifier_value,
         profile_id
     from core.identifiers
-    where
-        profile_id is not null
-        and touched_profile(profile_id)
+    where profile_id is not null
 ),
 
 carried_identifiers as (

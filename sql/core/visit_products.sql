@@ -60,9 +60,7 @@ walked_visits as (
         started_at,
         ended_at
     from core.visits
-    where
-        session_id is null
-        and touched_walker(visitor_id)
+    where session_id is null
 ),
 
 walked_views as not materialized (
