@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
 import pytest
@@ -197,16 +197,16 @@ def test_a_slice_is_what_the_whole_says_of_it(template: Template, seed: int) -> 
                 session.exec_driver_sql(f"create table core.whole_{name} as select * from core.{name}")
             check_that_much_happened(session)
             for share in (0.02, 0.3, 1.0):
-                touch(session, template, [island for island in islands if chance.random() < share])
+                since = touch(session, template, [island for island in islands if chance.random() < share])
                 for name in MODELS:
-                    build_touched(session, template, f"core.{name}", params)
+                    build_touched(session, template, f"core.{name}", {**params, "touched_since": since})
                     compare(session, template, name)
         finally:
             session.rollback()
 
 
-def touch(session: sqlalchemy.Connection, template: Template, islands: list[Island]) -> None:
-    """What the runner does before an incremental build: the keys, and whose records are built anew."""
+def touch(session: sqlalchemy.Connection, template: Template, islands: list[Island]) -> datetime:
+    """What the runner does before an incremental build: the keys, and whose records are built anew; the first day."""
     keys = {
         "visitor_id": {key for island in islands for key in island.visitors},
         "profile_id": {key for island in islands for key in island.profiles},
@@ -217,11 +217,17 @@ def touch(session: sqlalchemy.Connection, template: Template, islands: list[Isla
             session.exec_driver_sql(f"create table if not exists {table} ({column} text)")
             session.exec_driver_sql(f"delete from {table}")
             template.warehouse.insert(table, [{column: key} for key in sorted(keys[column])], connection=session)
+    session.exec_driver_sql(
+        "create or replace table core.touched_days as select distinct cast(occurred_at as date) as day from raw.events "
+        "where event_key in (select event_key from core.touched_events)"
+    )
     session.exec_driver_sql("delete from core.record_profiles")
     session.exec_driver_sql(
         "insert into core.record_profiles select * from core.whole_record_profiles "
         "where profile_id in (select profile_id from core.touched_profiles)"
     )
+    first = session.exec_driver_sql("select min(day) from core.touched_days").scalar()
+    return datetime.combine(first or date.max, time.min)
 
 
 def build_touched(session: sqlalchemy.Connection, template: Template, name: str, params: dict[str, Any]) -> None:
