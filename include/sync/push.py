@@ -19,12 +19,16 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby, starmap
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from include.destinations.base import Destination, RequestOutcome, RowResult, get_destination
-from include.errors import ConfigurationError
+from include.errors import ConfigurationError, TransientError
+from include.settings import get_settings
 from include.sync.intentions import has_intentions, intend, settle
 from include.sync.ledger import (
     ANSWERED,
@@ -68,10 +72,34 @@ class PushSummary:
 def push_plan(warehouse: Warehouse, plan_id: str, connect: Connect = get_destination) -> PushSummary:
     """Send the rows of a plan that have no answer yet. Nothing to send: no call at all.
 
-    TransientError where the destination stays unreachable: what was answered until then is kept, a retry goes on there.
+    TransientError where the destination stays unreachable: what was answered until then is kept, a retry goes on there;
+    and where another process on this machine is pushing to the same list.
     """
-    begun = _begin(warehouse, plan_id)
-    plan = begun.plan
+    with ExitStack() as until_it_is_sent:
+        return _push(warehouse, _begin(warehouse, plan_id, until_it_is_sent), connect)
+
+
+@contextmanager
+def _only_writer(audience: str, destination: str) -> Iterator[None]:
+    """One push at a time for each list: a task that was given up may still be sending when its retry begins."""
+    folder = get_settings().state_dir / "pushes"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{audience}.{destination}.lock", is_singleton=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise TransientError(
+            f"{audience} > {destination}: another process is pushing to this list; nothing was sent by this one",
+            retry_after=60,
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _push(warehouse: Warehouse, begun: _Begun, connect: Connect) -> PushSummary:
+    plan, plan_id = begun.plan, str(begun.plan["plan_id"])
     audience, destination_name = str(plan["audience"]), str(plan["destination"])
     name = f"{audience} > {destination_name}"
     if begun.has_intentions:
@@ -164,10 +192,15 @@ class _Begun:
     first_page: list[PlanRow]
 
 
-def _begin(warehouse: Warehouse, plan_id: str) -> _Begun:
-    """All first questions with one opening of the warehouse: for a small plan that is much of the time."""
+def _begin(warehouse: Warehouse, plan_id: str, only_writer: ExitStack | None = None) -> _Begun:
+    """All first questions with one opening of the warehouse: for a small plan that is much of the time.
+
+    `only_writer` takes the lock of the list before anything is read that another push could change.
+    """
     with warehouse.held():
         plan = _plan(warehouse, plan_id)
+        if only_writer is not None:
+            only_writer.enter_context(_only_writer(str(plan["audience"]), str(plan["destination"])))
         started_before = bool(
             warehouse.scalar("select count(*) as rows_found from sync.ledger where plan_id = :plan_id", plan_id=plan_id)
         )
@@ -266,6 +299,8 @@ def _send_stage(
                 batch, future = answered
                 try:
                     results = future.result()
+                except CancelledError:  # not begun, because another batch has failed: that one says why
+                    pass
                 except BaseException as error:
                     if errors is None:
                         raise

@@ -235,6 +235,37 @@ def test_rows_to_be_tried_again_are_and_refused_ones_are_not(warehouse: Warehous
     assert push_plan(warehouse, "plan-1", paper.connect).sent == 0
 
 
+def test_two_pushes_to_one_list_do_not_run_together(warehouse: Warehouse) -> None:
+    store_plan(warehouse, "add a")
+    paper, second = Paper(), Paper()
+    refused: list[str] = []
+
+    def push_again() -> None:
+        with pytest.raises(TransientError, match="another process is pushing to this list") as caught:
+            push_plan(warehouse, "plan-1", second.connect)
+        refused.append(str(caught.value))
+
+    paper.before_call = push_again
+    assert push_plan(warehouse, "plan-1", paper.connect).accepted == 1
+    assert len(refused) == 1
+    assert (second.made, second.calls) == ([], [])
+
+
+@pytest.mark.parametrize("round_", range(20))
+def test_the_error_of_the_batch_that_failed_is_told_and_not_that_others_were_not_begun(round_: int) -> None:
+    warehouse = Warehouse("duckdb://")
+    warehouse.ensure_tables()
+    store_plan(warehouse, *(f"add p{i}" for i in range(60)))
+    busy = Busy()
+
+    def add(list_id: str, batch: Sequence[Member]) -> list[RowResult]:
+        raise AuthenticationError("wrong key")
+
+    busy.add = add  # type: ignore[method-assign]
+    with pytest.raises(AuthenticationError, match="wrong key"):
+        push_plan(warehouse, "plan-1", busy.connect)
+
+
 def test_a_wrong_credential_is_final(warehouse: Warehouse) -> None:
     store_plan(warehouse, "add a")
     paper = Paper()
