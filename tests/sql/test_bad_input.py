@@ -55,8 +55,8 @@ def test_a_visitor_with_a_million_events_is_a_bot_in_no_audience() -> None:
             "insert into raw.event_items (source, event_key, item_index, sku, quantity, price, loaded_at) "
             "values ('web', 'ana', 0, 'MUG', 1, 6.0, timestamp '2026-03-10 11:00:00')"
         )
-    rows = build_tables(warehouse, AS_OF)
-    assert rows["staging.events"] == 1_000_001
+    build_tables(warehouse, AS_OF)
+    assert warehouse.scalar("select count(*) from staging.events") == 1_000_001
     who = warehouse.read(
         "select identifier_value, profile_id from core.identifiers where identifier_kind = 'visitor_id'"
     )
