@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     )
     bot_page_views_per_minute: int = Field(100, description="this many page views in a minute is a bot")
     plan_memory_mb: int = Field(
-        256, ge=64, description="what a plan may hold in memory on DuckDB (MB); what is above it goes to disk"
+        192, ge=64, description="what a plan may hold in memory on DuckDB (MB); what is above it goes to disk"
     )
     session_gap: timedelta = Field(
         timedelta(minutes=30), description="a visit ends after this silence, where the source has no session id"

@@ -52,10 +52,10 @@ _SAYING_NO = f"""
     tool_answers as (
         select
             kind,
-            value,
+            case when kind = 'email' then lower(trim(value)) else value end as value,
             is_active,
             row_number() over (
-                partition by destination, kind, value, channel
+                partition by destination, kind, case when kind = 'email' then lower(trim(value)) else value end, channel
                 order by read_at desc nulls last, occurred_at desc nulls last, is_active desc
             ) as recency
         from sync.opt_outs

@@ -489,3 +489,25 @@ def test_a_new_address_does_not_wait_for_the_minimum(small_list: World) -> None:
     plan = small_list.plan("google_ads")
 
     assert (plan.adds, plan.removes, plan.held) == (1, 2, 0)
+
+
+def test_an_address_on_the_list_that_is_nobodys_is_taken_off(world: World) -> None:
+    world.person("ana", email="ana@x.com")
+    world.sync()
+    world.sequence += 1
+    world.insert(
+        "sync.ledger",
+        {
+            "sequence": world.sequence, "audience": "carts", "destination": "mailchimp", "list_id": "list-1",
+            "plan_id": "audit", "action": "add", "profile_id": None, "member_key": "stray@x.com", "status": "accepted",
+            "acknowledged_at": AS_OF,
+        },
+    )  # fmt: skip
+
+    plan = world.plan()
+
+    assert [(row["action"], row["profile_id"], row["identifiers"]) for row in world.rows(plan)] == [
+        ("remove", None, '{"email":["stray@x.com"]}')
+    ]
+    world.answer(plan)
+    assert world.plan().rows == 0

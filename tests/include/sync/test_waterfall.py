@@ -159,6 +159,57 @@ def test_an_opt_out_of_an_old_address_follows_the_person(world: World) -> None:
     assert world.excluded(world.plan()) == [("ana", "suppression", "opted_out")]
 
 
+@pytest.mark.on_spark
+def test_an_opt_out_of_the_address_she_was_sent_with_follows_her_to_another_one(world: World) -> None:
+    world.person("ana", email="old@x.com")
+    world.sync()
+    # the CRM knows only the new address, under a profile that took in the old one; the tool says no for the old one
+    for table in ("core.profiles", "core.identifiers", "core.consents", "segments.carts"):
+        world.execute(f"update {table} set profile_id = 'anna'")
+    world.execute("update core.profiles set email = 'new@x.com'")
+    world.execute("update core.identifiers set identifier_value = 'new@x.com'")
+    world.insert("core.profile_merges", {"profile_id": "ana", "into_profile_id": "anna", "merged_at": AS_OF})
+    world.opt_out("old@x.com")
+
+    plan = world.plan()
+
+    assert world.sent(plan) == [("remove", "old@x.com")]
+    assert world.excluded(plan) == [("anna", "suppression", "opted_out")]
+
+
+@pytest.mark.on_spark
+def test_an_opt_out_of_an_address_her_contact_gave_up_follows_her(world: World) -> None:
+    world.person("ana", email="new@x.com")
+    world.identifier("ana", "contact_id", "hubspot:1")
+    for value, is_current in (("old@x.com", False), ("new@x.com", True)):
+        world.insert(
+            "staging.contact_identifiers",
+            {"source": "hubspot", "contact_id": "1", "kind": "email", "value": value, "is_current": is_current},
+        )
+    world.person("bob", email="bob@x.com")
+    world.opt_out("old@x.com")
+
+    assert world.excluded(world.plan()) == [("ana", "suppression", "opted_out")]
+
+
+def test_a_tool_may_write_an_address_in_other_letters(world: World) -> None:
+    world.person("ana", email="ana@x.com")
+    world.opt_out(" Ana@X.com", read_at=AS_OF - timedelta(days=2))
+    assert world.plan().members == 0
+
+    world.opt_out("ANA@x.com", read_at=AS_OF - timedelta(days=1), is_active=False)
+    assert world.plan().members == 1
+
+
+def test_a_yes_somewhere_else_does_not_open_what_is_closed(world: World) -> None:
+    world.person("ana", email="ana@x.com", emails=("other@x.com",))
+    world.insert("core.suppressions", {"profile_id": "ana", "channel": "email", "reason": "opted_out"})
+    world.insert("core.consents", {"profile_id": "ana", "channel": "email", "status": "granted"})
+    world.opt_out("other@x.com", is_active=False)
+
+    assert world.excluded(world.plan()) == [("ana", "suppression", "opted_out")]
+
+
 def test_the_newest_answer_of_a_tool_holds(world: World) -> None:
     world.person("ana", email="ana@x.com")
     world.opt_out("ana@x.com", read_at=AS_OF - timedelta(days=2))
@@ -258,6 +309,17 @@ def test_an_entry_into_an_ad_list_is_a_touch_and_being_updated_is_none(capped_at
     ad_row(capped_at_two, "google_ads", "update", 2)
 
     assert capped_at_two.plan().members == 1
+
+
+def test_an_e_mail_and_an_entry_into_an_ad_list_are_counted_together(capped_at_two: World) -> None:
+    ad_row(capped_at_two, "google_ads", "add", 1)
+    assert capped_at_two.plan().members == 1
+    capped_at_two.insert(
+        "core.engagement",
+        {"profile_id": "ana", "channel": "email", "type": "sent", "occurred_at": AS_OF - timedelta(hours=1)},
+    )
+
+    assert [row[1] for row in capped_at_two.excluded(capped_at_two.plan())] == ["frequency_cap"]
 
 
 def test_coming_back_into_an_ad_list_is_another_touch(capped_at_two: World) -> None:
