@@ -307,8 +307,13 @@ class _Questions:
         ]
         told = self.rows(
             "select destination, reason, is_active, occurred_at, read_at, channel from sync.opt_outs as answers "
-            "inner join core.identifiers as own on answers.kind = own.identifier_kind "
-            "and answers.value = own.identifier_value where own.profile_id = :profile_id "
+            "inner join (select identifier_kind as kind, identifier_value as value from core.identifiers "
+            "where profile_id = :profile_id "
+            "union select held.kind, held.value from staging.contact_identifiers as held "
+            "inner join core.identifiers as contacts on contacts.identifier_kind = 'contact_id' "
+            "and contacts.identifier_value = held.source || ':' || held.contact_id "
+            "where contacts.profile_id = :profile_id) as own "
+            "on answers.kind = own.kind and answers.value = own.value "
             "qualify row_number() over (partition by answers.destination, answers.kind, answers.value, answers.channel "
             "order by answers.read_at desc nulls last) = 1",
             profile_id=person.profile_id,

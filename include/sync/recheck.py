@@ -77,6 +77,19 @@ _SAYING_NO = f"""
                 tool_answers.kind = identifiers.identifier_kind
                 and tool_answers.value = identifiers.identifier_value
         where tool_answers.recency = 1 and coalesce(tool_answers.is_active, true)
+        union all
+        select contacts.profile_id
+        from tool_answers
+        inner join staging.contact_identifiers as held
+            on
+                tool_answers.kind = held.kind
+                and tool_answers.value = held.value
+        inner join core.identifiers as contacts
+            on held.source || ':' || held.contact_id = contacts.identifier_value
+        where
+            contacts.identifier_kind = 'contact_id'
+            and tool_answers.recency = 1
+            and coalesce(tool_answers.is_active, true)
     )
     select count(distinct planned.profile_id) as people
     from planned

@@ -94,7 +94,8 @@ def test_suppression_is_told_with_its_source_and_reason_wherever_it_came_from(to
         "core.suppressions",
         {"profile_id": "ana", "channel": "email", "reason": "bounced", "source": "hubspot", "since_at": AS_OF},
     )
-    told.opt_out("ana@x.com")
+    told.gave_up("ana", "old@x.com")
+    told.opt_out("old@x.com")
 
     name, says = stop(why(told, "ana@x.com")) or ("", "")
 

@@ -8,6 +8,7 @@ purpose, once for each promise, and sees that these tests notice.
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import pkgutil
 import re
@@ -27,13 +28,13 @@ from tests.include.destinations.contract_target import BATCH, Target, contract_t
 from tests.include.destinations.running_sandbox import RunningSandbox
 from tests.include.destinations.sides import LABEL, TOLD
 
-# A key in a body that could speak of consent, with its value; and what we may say there.
-TOLD_STATUS = re.compile(r'"(\w*(?:status|subscri|opt_?in|consent)\w*)"\s*:\s*("?[\w.]+)', re.IGNORECASE)
+# A key in a body that could speak of consent; and what we may say there.
+SPEAKS_OF_CONSENT = re.compile(r"status|subscri|opt_?in|consent", re.IGNORECASE)
 HARMLESS = {
-    ("status_if_new", '"transactional'),  # Mailchimp: on the list, without marketing mail
-    ("customerMatchTermsOfServiceStatus", "1"),  # Google: that we accept its terms
-    ("adUserData", "1"),  # Google: of people whose consent the waterfall has seen
-    ("adPersonalization", "1"),
+    ("status_if_new", "transactional"),  # Mailchimp: on the list, without marketing mail
+    ("customerMatchTermsOfServiceStatus", "ACCEPTED"),  # Google: that we accept its terms
+    ("adUserData", "CONSENT_GRANTED"),  # Google: of people whose consent the waterfall has seen
+    ("adPersonalization", "CONSENT_GRANTED"),
 }
 # What a tool calls a no for good (someone who is archived or not yet confirmed has not said no).
 NOES = {"unsubscribed", "cleaned", "bounced", "complained"}
@@ -61,6 +62,18 @@ def target(request: pytest.FixtureRequest, served: RunningSandbox, tmp_path: Pat
 
 def keys(members: Sequence[Member]) -> set[str]:
     return {member.member_key for member in members}
+
+
+def told_of_consent(body: Any, inside: bool = False) -> Iterator[tuple[str, Any]]:
+    """Every value of a request under a key that could speak of consent, however deep, with the key next to it."""
+    for key, value in body.items() if isinstance(body, dict) else ():
+        speaks = inside or bool(SPEAKS_OF_CONSENT.search(key))
+        if isinstance(value, dict | list):
+            yield from told_of_consent(value, speaks)
+        elif speaks:
+            yield key, value
+    for value in body if isinstance(body, list) else ():
+        yield from told_of_consent(value, inside)
 
 
 # ---- what it says of itself
@@ -293,7 +306,7 @@ def test_no_request_says_more_of_consent_than_it_may(target: Target) -> None:
     target.push("add", people)
     target.push("remove", people)
     for call in target.side.calls():
-        assert set(TOLD_STATUS.findall(call.text)) <= HARMLESS
+        assert set(told_of_consent(json.loads(call.text or "null"))) <= HARMLESS
 
 
 def test_who_said_no_at_the_tool_is_read_there(target: Target) -> None:

@@ -179,16 +179,16 @@ class Town:
         person.consents[channel] = status
         yield (
             "raw.consents",
-            {"source": "crm", "contact_id": person.contact_id, "email": person.emails[-1], "channel": channel,
-             "status": status, "changed_at": self._now()},
+            {"source": "crm", "contact_id": person.contact_id, "channel": channel, "status": status,
+             "email": self.chance.choice((None, person.emails[-1])), "changed_at": self._now()},
         )  # fmt: skip
 
     def _cart(self, person: Person) -> Iterator[Row]:
         now = self._now()
-        key = {"source": "shop", "cart_id": f"{person.contact_id}k{self.clock}"}
+        key = {"source": "crm", "cart_id": f"{person.contact_id}k{self.clock}"}
         yield (
             "raw.carts",
-            {**key, "email": person.emails[-1], "status": "open", "currency": "EUR", "total_amount": 10.0,
+            {**key, "contact_id": person.contact_id, "status": "open", "currency": "EUR", "total_amount": 10.0,
              "cart_url": "https://shop.example/cart", "created_at": now, "updated_at": now},
         )  # fmt: skip
         yield (

@@ -112,6 +112,12 @@ class World:
             },
         )
 
+    def gave_up(self, profile_id: str, email: str) -> None:
+        """An address that her contact in the CRM held before: no identifier of hers any more."""
+        contact = {"source": "crm", "contact_id": f"c-{profile_id}"}
+        self.identifier(profile_id, "contact_id", f"crm:c-{profile_id}")
+        self.insert("staging.contact_identifiers", {**contact, "kind": "email", "value": email, "is_current": False})
+
     def insert(self, table: str, *rows: dict[str, Any]) -> None:
         self.warehouse.insert(table, rows)
 

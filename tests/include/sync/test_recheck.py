@@ -62,7 +62,7 @@ def test_a_late_answer_that_confirms_what_was_pending_changes_nothing(
             check_still_valid(world.warehouse, plan.plan_id)
 
 
-@pytest.mark.parametrize("how", ["suppressed", "denied", "at a tool", "under a former address", "erased"])
+@pytest.mark.parametrize("how", ["suppressed", "denied", "at a tool", "under a former address", "given up", "erased"])
 def test_who_has_said_no_since_outdates_it(planned: World, how: str) -> None:
     plan = planned.plan()
     if how == "suppressed":
@@ -72,7 +72,8 @@ def test_who_has_said_no_since_outdates_it(planned: World, how: str) -> None:
     elif how == "erased":
         planned.execute("delete from core.profiles where profile_id = 'cyd'")
     else:
-        planned.opt_out("cyd@x.com" if how == "at a tool" else "former@x.com")
+        planned.gave_up("cyd", "given.up@x.com")
+        planned.opt_out({"at a tool": "cyd@x.com", "given up": "given.up@x.com"}.get(how, "former@x.com"))
 
     with pytest.raises(PlanOutdated, match="since it was made") as refused:
         check_still_valid(planned.warehouse, plan.plan_id)
