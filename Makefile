@@ -17,7 +17,7 @@ HISTORY ?= 1M
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak test-long java lint format lock audiences explain erase sql new-destination bench-parse bench-segments bench-sync clean
+.PHONY: help demo test soak test-long java lint format lock audiences explain erase sql new-destination bench-parse bench-payload bench-segments bench-sync clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -69,8 +69,11 @@ bench-segments: $(STAMP) ## tables and segments beside one pass and pandas (EVEN
 		$(if $(AGAINST),--against $(AGAINST)) $(if $(LONG),--long-history $(LONG)) $(if $(VERBOSE),--verbose)
 
 bench-sync: $(STAMP) ## one list kept by us, by dlt and by drt, against one local server (PEOPLE=100k, HISTORY=1M, PEERS=0: ours only)
-	@$(BIN)/python -m tests.benchmarks.sync --people $(if $(filter command line,$(origin PEOPLE)),$(PEOPLE),100k) --history $(HISTORY) \
+	@$(BIN)/python -m tests.benchmarks.sync --people $(if $(filter file,$(origin PEOPLE)),100k,$(PEOPLE)) --history $(HISTORY) \
 		$(if $(filter 0,$(PEERS)),--no-peers)
+
+bench-payload: $(STAMP) ## contacts normalised, hashed and written as requests for Google and Meta, beside a plain loop (PEOPLE=200000)
+	@$(BIN)/python -m tests.benchmarks.payload $(if $(filter file,$(origin PEOPLE)),,--people $(PEOPLE))
 
 audiences: $(STAMP) ## read every audience file and say what is wrong, with file and line
 	@$(BIN)/python -m include.audiences

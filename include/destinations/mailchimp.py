@@ -110,7 +110,8 @@ class Mailchimp(Destination):
             return []
         audience, segment = _split(list_id)
         tag = self._tag(list_id)
-        rows = {_address(member).lower(): self._row(member, tag) for member in batch}
+        keys = [_address(member).lower() for member in batch]
+        rows = {key: self._row(member, tag) for key, member in zip(keys, batch, strict=True)}
         answer = self._done(
             self.api.call(
                 "POST",
@@ -151,7 +152,7 @@ class Mailchimp(Destination):
         ]
         if unwelcome:
             self._take_off(audience, segment, unwelcome)
-        return [results.get(_address(member).lower(), _UNANSWERED) for member in batch]
+        return [results.get(key, _UNANSWERED) for key in keys]
 
     def remove(self, list_id: str, batch: Sequence[Member]) -> list[RowResult]:
         if not batch:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from include.destinations.base import Destination, Member, RowResult
 from include.errors import NotSupported
-from include.sync.ledger import Answers, LedgerTarget, PlanRow, record_answers, to_member
+from include.sync.ledger import Answers, LedgerTarget, PlanRow, record_answers, to_members
 
 if TYPE_CHECKING:
     from include.warehouse.engine import Warehouse
@@ -80,7 +80,7 @@ def settle(warehouse: Warehouse, audience: str, destination: str, connect: Calla
     counts: Counter[str] = Counter()
     for (list_id, plan_id, verb), rows in groups.items():
         answers = Answers()
-        answers.add(rows, look_up(platform, list_id, verb, [to_member(row) for row in rows]))
+        answers.add(rows, look_up(platform, list_id, verb, to_members(rows)))
         record_answers(warehouse, LedgerTarget(audience, destination, list_id, plan_id), answers)
         counts.update(answers.statuses())
     logger.warning(

@@ -110,9 +110,15 @@ class Answers:
         return Counter([result.status for result in self.results])
 
 
-def to_member(row: PlanRow) -> Member:
-    """The member a plan's row is about, as a destination takes her."""
-    return Member(row.member_key, orjson.loads(row.identifiers), orjson.loads(row.fields) if row.fields else {})
+def to_members(rows: Sequence[PlanRow]) -> list[Member]:
+    """The members that rows of a plan are about, as a destination takes them."""
+    # Their texts are read together, which is much quicker than one by one.
+    identifiers = orjson.loads(f"[{','.join([row.identifiers for row in rows])}]")
+    fields = orjson.loads(f"[{','.join([row.fields or '{}' for row in rows])}]")
+    return [
+        Member(row.member_key, known_by, filled)
+        for row, known_by, filled in zip(rows, identifiers, fields, strict=True)
+    ]
 
 
 def record_answers(warehouse: Warehouse, target: LedgerTarget, answers: Answers) -> None:

@@ -12,6 +12,7 @@ a group of answers and the batches under way are in memory.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import threading
@@ -114,9 +115,10 @@ def _push(warehouse: Warehouse, begun: _Begun, connect: Connect) -> PushSummary:
     going_on = " (going on)" if begun.started_before else ""
     logger.info("%s: sending %s rows to list %s%s", name, begun.total, list_id, going_on)
     writer = _Writer(warehouse, target, _Progress(name, begun.total))
-    for is_removal, rows in groupby(_stream(writer, begun), key=_is_removal):
-        held_back = _held_back(warehouse, plan_id) if is_removal and begun.has_moves else frozenset[int]()
-        _send_stage(writer, destination, rows, held_back, is_removal=is_removal)
+    with _nothing_old_looked_at():
+        for is_removal, rows in groupby(_stream(writer, begun), key=_is_removal):
+            held_back = _held_back(warehouse, plan_id) if is_removal and begun.has_moves else frozenset[int]()
+            _send_stage(writer, destination, rows, held_back, is_removal=is_removal)
     writer.progress.say(writer.counts, "done")
     counts = writer.counts
     return PushSummary(
@@ -129,6 +131,16 @@ def _push(warehouse: Warehouse, begun: _Begun, connect: Connect) -> PushSummary:
         unknown=counts["unknown"],
         batches=writer.batches,
     )
+
+
+@contextmanager
+def _nothing_old_looked_at() -> Iterator[None]:
+    """Keep Python from looking through all modules for rubbish again and again: a quarter of reading the answers."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def confirm_plan(warehouse: Warehouse, plan_id: str, connect: Connect = get_destination) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from include.destinations.base import Destination, Member, RowResult, Status
 from include.errors import AnswerLost, AudienceRejected, BatchRefused
 from include.sync.intentions import look_up
-from include.sync.ledger import PlanRow, to_member
+from include.sync.ledger import PlanRow, to_members
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def send_rows(destination: Destination, list_id: str, verb: str, rows: Sequence[
 
     Where the verb must not be repeated and its answer was lost, the platform is asked what became of the rows.
     """
-    members = [to_member(row) for row in rows]
+    members = to_members(rows)
     try:
         return send_batch(destination, list_id, members, is_removal=verb == "remove")
     except AnswerLost:
