@@ -49,23 +49,23 @@ _CONTACTS = """
         case when n % 3 = 0 then null else '+4930' || (10000000 + n) end as phone
     from range({people}) as numbers (n)
 """
-_MEMBERS = """
+# As in a plan: the identifiers are a table of their own, so that each is hashed once.
+_HASHED = """
     with contacts as (
         select
             contact_id,
             lower(tidy(email)) as email,
             phone
         from raw.people
-    ),
-
-    hashed as (
-        select
-            contact_id,
-            case when is_email(email) then {email}(email) end as email,
-            {phone}(phone) as phone
-        from contacts
     )
 
+    select
+        contact_id,
+        case when is_email(email) then {email}(email) end as email,
+        {phone}(phone) as phone
+    from contacts
+"""
+_MEMBERS = """
     select
         contact_id,
         '{{' || coalesce('"{email}":["' || email || '"]', '')
@@ -138,9 +138,11 @@ def fill(warehouse: Warehouse, people: int) -> None:
 
 def ours(warehouse: Warehouse, platform: Platform) -> Iterator[bytes]:
     """Normalised and hashed in the warehouse, read in pages, written in batches."""
-    query = render_tree(parse(_MEMBERS.format(email=platform.email, phone=platform.phone)).copy(), {})
+    kinds = {"email": platform.email, "phone": platform.phone}
+    hashed = render_tree(parse(_HASHED.format(**kinds)).copy(), {})
     with warehouse.session() as session:
-        session.exec_driver_sql(f"create temp table members as {to_sql(query, warehouse.dialect)} order by contact_id")
+        session.exec_driver_sql(f"create temp table hashed as {to_sql(hashed, warehouse.dialect)}")
+        session.exec_driver_sql(f"create temp table members as {_MEMBERS.format(**kinds)} order by contact_id")
         after = -1
         while page := warehouse.tuples(
             "select contact_id, identifiers from members where contact_id > :after order by contact_id limit :page",
@@ -153,6 +155,7 @@ def ours(warehouse: Warehouse, platform: Platform) -> Iterator[bytes]:
                 yield platform.body(rows[start : start + BATCH])
             after = page[-1][0]
         session.exec_driver_sql("drop table members")
+        session.exec_driver_sql("drop table hashed")
 
 
 def plain(warehouse: Warehouse, platform: Platform) -> Iterator[bytes]:
