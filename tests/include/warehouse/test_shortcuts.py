@@ -55,7 +55,7 @@ SHARES = {
     "core.engagement": 0.35,
     "core.order_items": 0.15,
     "core.subscriptions": 0.21,
-    "core.suppressions": 0.18,
+    "core.suppressions": 0.21,
     "core.visit_products": 0.16,
     "core.timed_sources": 1.1,  # a table of sources, made whole from the visits
 }
