@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from include.errors import TransientError
 from include.privacy.person import as_text, run
+from include.settings import get_settings
 from include.warehouse.models import load_models
 
 if TYPE_CHECKING:
@@ -72,6 +73,38 @@ def delete_rows(warehouse: Warehouse, session: Connection, request_ids: Sequence
     if not ledger:
         _name_islands(warehouse, session, keys)
     return deleted
+
+
+def keep_opt_outs(warehouse: Warehouse, session: Connection, request_ids: Sequence[str]) -> None:
+    """Leave a hash of what she refused: an opt-out outlives an erasure, until the tool that told it says otherwise."""
+    keys = _Keys(request_ids)
+    spelt = "case when kind = 'email' then lower(trim(value)) else value end"
+    run(
+        warehouse,
+        session,
+        f"""
+        insert into sync.opt_outs (destination, kind, value, channel, reason, is_active, occurred_at, read_at)
+        select
+            destination, 'hashed' as kind,
+            sha256(:salt || case when kind = 'email' then '3:' else '4:' end || {spelt}) as value,
+            channel, reason, true as is_active, occurred_at, read_at
+        from (
+            select
+                destination, kind, value, channel, reason, is_active, occurred_at, read_at,
+                row_number() over (
+                    partition by destination, kind, value, channel
+                    order by read_at desc, case when is_active then 0 else 1 end
+                ) as recency
+            from sync.opt_outs
+            where kind in ('email', 'phone')
+        ) as told
+        where recency = 1 and is_active
+            and (
+                (kind = 'email' and {keys.among(spelt, "email")}) or (kind = 'phone' and {keys.among("value", "phone")})
+            )
+        """,
+        salt=get_settings().erasure_salt,
+    )
 
 
 class _Keys:

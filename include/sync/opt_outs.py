@@ -10,11 +10,12 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from include.destinations.base import Destination, OptOut, get_destination
 from include.destinations.http import utc_now
 from include.errors import ConfigurationError, NotSupported
+from include.privacy.requests import PREFIXES, hash_of
 
 if TYPE_CHECKING:
     from include.warehouse.engine import Warehouse
@@ -75,6 +76,11 @@ def _chunks(answers: Iterable[OptOut]) -> Iterator[list[OptOut]]:
 def _write_changes(warehouse: Warehouse, destination: str, chunk: list[OptOut]) -> int:
     """Append the answers that differ from what we hold; a return of somebody we hold nothing about is none."""
     newest = {(answer.kind, answer.value, answer.channel): answer for answer in chunk}
+    hashes = {
+        hash_of(node_prefix + answer.value): answer
+        for answer in newest.values()
+        if not answer.is_active and (node_prefix := PREFIXES.get(answer.kind))
+    }
     with warehouse.session() as connection:
         held = {
             (row["kind"], row["value"], row["channel"]): (bool(row["is_active"]), row["reason"])
@@ -89,12 +95,12 @@ def _write_changes(warehouse: Warehouse, destination: str, chunk: list[OptOut]) 
                 ) = 1
                 """,
                 destination=destination,
-                held_values=sorted({answer.value for answer in chunk}),
+                held_values=sorted({answer.value for answer in chunk} | hashes.keys()),
                 connection=connection,
             )
         }
         now = utc_now()
-        changed = [
+        changed: list[dict[str, Any]] = [
             {
                 "destination": destination, "kind": answer.kind, "value": answer.value, "channel": answer.channel,
                 "reason": answer.reason, "is_active": answer.is_active, "occurred_at": answer.occurred_at,
@@ -104,4 +110,15 @@ def _write_changes(warehouse: Warehouse, destination: str, chunk: list[OptOut]) 
             if (answer.is_active and held.get(key) != (True, answer.reason))
             or (not answer.is_active and held.get(key, (False, None))[0])
         ]  # fmt: skip
+        for value, answer in hashes.items():  # who was erased and has come back there herself
+            if held.get(("hashed", value, answer.channel), (False, None))[0]:
+                row: dict[str, Any] = {
+                    "destination": destination, "channel": answer.channel, "reason": answer.reason,
+                    "is_active": False, "occurred_at": answer.occurred_at, "read_at": now,
+                }  # fmt: skip
+                # The second tells the next build whom it concerns.
+                changed += [
+                    {**row, "kind": "hashed", "value": value},
+                    {**row, "kind": answer.kind, "value": answer.value},
+                ]
         return warehouse.insert("sync.opt_outs", changed, connection=connection)

@@ -284,7 +284,7 @@ _table(
     "sync.opt_outs",
     """
     destination text    the tool that told us
-    kind text           email or phone
+    kind text           email or phone; hashed: of somebody who was erased; read: when a list was last read
     value text
     channel text        email or ads
     reason text         opted_out, bounced or complained

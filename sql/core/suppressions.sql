@@ -214,6 +214,22 @@ met as (
             standing.kind = holders.kind
             and standing.value = holders.value
     union all
+    -- An opt-out that outlived an erasure: of the address only a hash is left (docs/privacy.md).
+    select
+        holders.profile_id,
+        standing.channel,
+        standing.reason,
+        standing.source,
+        standing.since_at
+    from standing
+    inner join holders
+        on standing.value = sha256(
+            :erasure_salt || case holders.kind when 'email' then '3:' else '4:' end || holders.value
+        )
+    where
+        standing.kind = 'hashed'
+        and holders.kind in ('email', 'phone')
+    union all
     select
         holder_domains.profile_id,
         met_domains.channel,

@@ -19,6 +19,7 @@ from include.privacy.honour import honour_requests
 from include.privacy.person import gather
 from include.privacy.requests import node_of, request_erasure
 from include.settings import get_settings
+from include.sync.opt_outs import read_opt_outs
 from include.sync.plan import plan_target
 from include.sync.push import confirm_plan, push_plan
 from include.warehouse.build import build_tables, ensure_views
@@ -355,6 +356,8 @@ def test_a_destination_that_is_down_leaves_the_request_open(small_shop: Shop) ->
 
 def test_a_source_may_say_so_and_a_new_consent_is_a_new_beginning(small_shop: Shop) -> None:
     small_shop.sync()
+    small_shop.mailchimp.members["anabel@shop.example"]["status"] = "unsubscribed"
+    read_opt_outs(small_shop.warehouse, "carts", "mailchimp", small_shop.connect)
     told = {"kind": "contact_id", "value": "c-anabel", "channel": "all", "reason": "erased", "is_active": True}
     small_shop.as_of += timedelta(hours=3)
     small_shop.insert("raw.suppressions", **told, changed_at=AS_OF + timedelta(hours=1))
@@ -380,6 +383,10 @@ def test_a_source_may_say_so_and_a_new_consent_is_a_new_beginning(small_shop: Sh
         "select distinct profile_id from core.identifiers where identifier_value = 'anabel@shop.example'"
     )
     assert len(profiles) == 1
+    standing = small_shop.warehouse.read(
+        "select channel, reason, source from core.suppressions where profile_id = :p", p=profiles[0]["profile_id"]
+    )
+    assert standing == [{"channel": "email", "reason": "opted_out", "source": "mailchimp"}]  # her no outlives it
     assert (
         small_shop.warehouse.read(
             "select order_key from core.orders where profile_id = :p", p=profiles[0]["profile_id"]
