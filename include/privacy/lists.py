@@ -2,7 +2,8 @@
 
 The ledger says where she was sent and under which identifiers. Each removal is acknowledged there like any other, under
 the plan `erasure-<request>`, so that what died goes on where it was and what is answered later is asked after. A
-destination that cannot be reached leaves the request open; the others are done meanwhile.
+destination that cannot be reached, or a list that a push is just writing to, leaves the request open; the others are
+done meanwhile.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from include.audiences.load import load_audiences
 from include.destinations.base import Destination, destination_class
 from include.errors import ConfigurationError, NotSupported, RekindleError
 from include.sync.ledger import Answers, LedgerTarget, PlanRow, pending_requests, record_answers, record_outcomes
+from include.sync.one_writer import one_writer
 from include.sync.send import send_rows
 
 if TYPE_CHECKING:
@@ -116,7 +118,8 @@ def _leave_destination(
             forgotten[account] = (connect(name, options), [])
         destination, its_lists = forgotten[account]
         its_lists.append(one)
-        _leave_list(warehouse, destination, one)
+        with one_writer(one.audience, name):
+            _leave_list(warehouse, destination, one)
         left = _without_answer(warehouse, name, one)
         for request, members in one.people.items():
             found[request].lists += 1

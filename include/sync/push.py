@@ -25,11 +25,8 @@ from dataclasses import dataclass
 from itertools import groupby, starmap
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from include.destinations.base import Destination, RequestOutcome, RowResult, get_destination
-from include.errors import ConfigurationError, TransientError
-from include.settings import get_settings
+from include.errors import ConfigurationError
 from include.sync.intentions import has_intentions, intend, settle
 from include.sync.ledger import (
     ANSWERED,
@@ -40,6 +37,7 @@ from include.sync.ledger import (
     record_answers,
     record_outcomes,
 )
+from include.sync.one_writer import one_writer
 from include.sync.send import send_rows
 
 if TYPE_CHECKING:
@@ -78,25 +76,6 @@ def push_plan(warehouse: Warehouse, plan_id: str, connect: Connect = get_destina
     """
     with ExitStack() as until_it_is_sent:
         return _push(warehouse, _begin(warehouse, plan_id, until_it_is_sent), connect)
-
-
-@contextmanager
-def _only_writer(audience: str, destination: str) -> Iterator[None]:
-    """One push at a time for each list: a task that was given up may still be sending when its retry begins."""
-    folder = get_settings().state_dir / "pushes"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{audience}.{destination}.lock", is_singleton=False)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise TransientError(
-            f"{audience} > {destination}: another process is pushing to this list; nothing was sent by this one",
-            retry_after=60,
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _push(warehouse: Warehouse, begun: _Begun, connect: Connect) -> PushSummary:
@@ -204,15 +183,15 @@ class _Begun:
     first_page: list[PlanRow]
 
 
-def _begin(warehouse: Warehouse, plan_id: str, only_writer: ExitStack | None = None) -> _Begun:
+def _begin(warehouse: Warehouse, plan_id: str, until_it_is_sent: ExitStack | None = None) -> _Begun:
     """All first questions with one opening of the warehouse: for a small plan that is much of the time.
 
-    `only_writer` takes the lock of the list before anything is read that another push could change.
+    `until_it_is_sent` takes the lock of the list before anything is read that another push could change.
     """
     with warehouse.held():
         plan = _plan(warehouse, plan_id)
-        if only_writer is not None:
-            only_writer.enter_context(_only_writer(str(plan["audience"]), str(plan["destination"])))
+        if until_it_is_sent is not None:
+            until_it_is_sent.enter_context(one_writer(str(plan["audience"]), str(plan["destination"])))
         started_before = bool(
             warehouse.scalar("select count(*) as rows_found from sync.ledger where plan_id = :plan_id", plan_id=plan_id)
         )

@@ -19,6 +19,7 @@ from include.privacy.honour import honour_requests
 from include.privacy.person import gather
 from include.privacy.requests import node_of, request_erasure
 from include.settings import get_settings
+from include.sync.one_writer import one_writer
 from include.sync.opt_outs import read_opt_outs
 from include.sync.plan import plan_target
 from include.sync.push import confirm_plan, push_plan
@@ -352,6 +353,22 @@ def test_a_destination_that_is_down_leaves_the_request_open(small_shop: Shop) ->
     assert small_shop.honour().done == 1
     assert not small_shop.google.on_list() & set(HASHES)
     assert small_shop.receipts() == DONE
+
+
+def test_a_push_under_way_is_waited_for(small_shop: Shop) -> None:
+    """It may hold her in memory, and would put her on the list again after she was taken off."""
+    small_shop.sync()
+    request_erasure(small_shop.warehouse, "email", "anabel@shop.example")
+    audience = small_shop.warehouse.scalar(
+        "select min(audience) as a from sync.ledger where destination = 'google_ads'"
+    )
+    with one_writer(audience, "google_ads"):
+        first = small_shop.honour()
+        assert (first.done, first.still_open) == (0, 1)
+        assert "another process is pushing to this list" in first.reasons[0]
+        assert small_shop.google.on_list() & set(HASHES)
+    assert small_shop.honour().done == 1
+    assert not small_shop.google.on_list() & set(HASHES)
 
 
 def test_a_source_may_say_so_and_a_new_consent_is_a_new_beginning(small_shop: Shop) -> None:
