@@ -132,8 +132,11 @@ class Destination(ABC):
     def remove(self, list_id: str, batch: Sequence[Member]) -> list[RowResult]:
         """Take members off the list; never an unsubscribe. Who is not on it is `accepted`."""
 
-    def was_done(self, list_id: str, verb: str, batch: Sequence[Member]) -> list[bool | None]:
-        """Whether a verb whose answer was lost was carried out, per member; None where the platform cannot tell."""
+    def was_done(self, list_id: str, verb: str, batch: Sequence[Member], since: datetime) -> list[bool | None]:
+        """Whether a verb whose answer was lost was carried out since then (UTC), by member; None if nobody can tell.
+
+        A member may have come in, left and come in again: what was done for her before `since` says nothing.
+        """
         raise NotSupported(f"{self.label} does not show what a call has done")
 
     def outcome(self, request_id: str) -> RequestOutcome:

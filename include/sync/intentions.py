@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from include.destinations.base import Destination, Member, RowResult
@@ -30,9 +31,10 @@ _INTENDED = RowResult("intended")
 _OPEN = """
     select
         intended.list_id, intended.plan_id, rows.row_number, intended.action, intended.profile_id, intended.member_key,
-        intended.identifiers, rows.fields, intended.payload_hash
+        intended.identifiers, rows.fields, intended.payload_hash, intended.acknowledged_at
     from (
-        select list_id, plan_id, action, profile_id, member_key, identifiers, payload_hash, status
+        select
+            list_id, plan_id, action, profile_id, member_key, identifiers, payload_hash, status, acknowledged_at
         from sync.ledger
         where audience = :audience and destination = :destination
         qualify row_number() over (partition by plan_id, action, member_key order by sequence desc) = 1
@@ -69,18 +71,18 @@ def settle(warehouse: Warehouse, audience: str, destination: str, connect: Calla
     """Find out about intentions of a target that no answer followed. None of them: no call, no connection."""
     if not has_intentions(warehouse, audience, destination):
         return
-    groups: dict[tuple[str, str, str], list[PlanRow]] = {}
-    for list_id, plan_id, *values in warehouse.tuples(_OPEN, audience=audience, destination=destination):
+    groups: dict[tuple[str, str, str, datetime], list[PlanRow]] = {}
+    for list_id, plan_id, *values, intended_at in warehouse.tuples(_OPEN, audience=audience, destination=destination):
         row = PlanRow(*values)
         verb = "remove" if row.action == "remove" else "add"
-        groups.setdefault((str(list_id), str(plan_id), verb), []).append(row)
+        groups.setdefault((str(list_id), str(plan_id), verb, intended_at), []).append(row)
     if not groups:
         return
     platform = connect()
     counts: Counter[str] = Counter()
-    for (list_id, plan_id, verb), rows in groups.items():
+    for (list_id, plan_id, verb, intended_at), rows in groups.items():
         answers = Answers()
-        answers.add(rows, look_up(platform, list_id, verb, to_members(rows)))
+        answers.add(rows, look_up(platform, list_id, verb, to_members(rows), intended_at))
         record_answers(warehouse, LedgerTarget(audience, destination, list_id, plan_id), answers)
         counts.update(answers.statuses())
     logger.warning(
@@ -89,10 +91,12 @@ def settle(warehouse: Warehouse, audience: str, destination: str, connect: Calla
     )  # fmt: skip
 
 
-def look_up(destination: Destination, list_id: str, verb: str, members: Sequence[Member]) -> list[RowResult]:
-    """What became of members whose answer was lost, by what the platform shows."""
+def look_up(
+    destination: Destination, list_id: str, verb: str, members: Sequence[Member], since: datetime
+) -> list[RowResult]:
+    """What became of members whose answer was lost, by what the platform shows of the time since then (UTC)."""
     try:
-        found = destination.was_done(list_id, verb, members)
+        found = destination.was_done(list_id, verb, members, since)
     except NotSupported:
         return [_UNKNOWN] * len(members)
     return [_UNKNOWN if done is None else _DONE if done else _NOT_DONE for done in found]

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from include.destinations.base import Destination, Member, RowResult, Status
+from include.destinations.http import utc_now
 from include.errors import AnswerLost, AudienceRejected, BatchRefused
 from include.sync.intentions import look_up
 from include.sync.ledger import PlanRow, to_members
@@ -25,12 +26,13 @@ def send_rows(destination: Destination, list_id: str, verb: str, rows: Sequence[
     Where the verb must not be repeated and its answer was lost, the platform is asked what became of the rows.
     """
     members = to_members(rows)
+    began = utc_now()
     try:
         return send_batch(destination, list_id, members, is_removal=verb == "remove")
     except AnswerLost:
         if verb in destination.repeatable:
             raise
-        return look_up(destination, list_id, verb, members)
+        return look_up(destination, list_id, verb, members, began)
 
 
 def send_batch(

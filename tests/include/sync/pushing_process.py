@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import include.destinations.mailchimp
 from include.audiences.load import load_audiences
 from include.connections import Connection
 from include.destinations.base import Destination, Member, RowResult, destination_class
+from include.destinations.http import utc_now
 from include.errors import AudienceRejected, TransientError
 from include.settings import get_settings
 from include.sync import push
@@ -50,16 +52,19 @@ class Starter(Destination):
     def add(self, list_id: str, batch: Sequence[Member]) -> list[RowResult]:
         _sleep(0.01)
         with Path(str(self.connection.host)).open("a") as started:
-            started.write("".join(f"{member.member_key}\n" for member in batch))  # one write: all or none
+            started.write(
+                "".join(f"{member.member_key} {utc_now().isoformat()}\n" for member in batch)
+            )  # one write: all or none
         _sleep(0.01)
         return [RowResult("accepted")] * len(batch)
 
     def remove(self, list_id: str, batch: Sequence[Member]) -> list[RowResult]:
         return [RowResult("accepted")] * len(batch)
 
-    def was_done(self, list_id: str, verb: str, batch: Sequence[Member]) -> list[bool | None]:
+    def was_done(self, list_id: str, verb: str, batch: Sequence[Member], since: datetime) -> list[bool | None]:
         path = Path(str(self.connection.host))
-        started = set(path.read_text().split()) if path.exists() else set()
+        lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        started = {key for key, at in lines if datetime.fromisoformat(at) >= since}
         return [member.member_key in started for member in batch]
 
 

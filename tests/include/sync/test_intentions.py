@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import pytest
 
 from include.destinations.base import Destination, Member, RowResult
+from include.destinations.http import utc_now
 from include.errors import AnswerLost, TransientError
 from include.sync.push import push_plan
 from include.warehouse.engine import Warehouse
@@ -23,20 +25,23 @@ class Automation(Paper):
     def __init__(self) -> None:
         super().__init__()
         self.started: list[str] = []
+        self.times: list[datetime] = []
         self.shows = True
         self.looks = 0
 
     def add(self, list_id: str, batch: Sequence[Member]) -> list[RowResult]:
         self.before_call()
         self.started += [member.member_key.split("@")[0] for member in batch]
+        self.times += [utc_now()] * len(batch)
         self.after_call()
         return self._done(batch)
 
-    def was_done(self, list_id: str, verb: str, batch: Sequence[Member]) -> list[bool | None]:
+    def was_done(self, list_id: str, verb: str, batch: Sequence[Member], since: datetime) -> list[bool | None]:
         self.looks += 1
         if not self.shows:
-            return Destination.was_done(self, list_id, verb, batch)
-        return [member.member_key.split("@")[0] in self.started for member in batch]
+            return Destination.was_done(self, list_id, verb, batch, since)
+        lately = {who for who, at in zip(self.started, self.times, strict=True) if at >= since}
+        return [member.member_key.split("@")[0] in lately for member in batch]
 
 
 def fail_with(error: BaseException) -> Callable[[], None]:
@@ -89,6 +94,20 @@ def test_killed_before_the_call_it_is_made_by_the_next_push(warehouse: Warehouse
     push(warehouse, tool)
     assert tool.started == ["a"]
     assert [status for _, _, status in ledger(warehouse)] == ["intended", "retry", "intended", "accepted"]
+
+
+def test_what_was_started_at_an_earlier_stay_is_not_taken_for_this_one(warehouse: Warehouse) -> None:
+    tool = Automation()
+    for plan_id, row in (("plan-1", "add a"), ("plan-2", "remove a")):
+        store_plan(warehouse, row, plan_id=plan_id)
+        push(warehouse, tool, plan_id)
+    store_plan(warehouse, "add a", plan_id="plan-3")
+    tool.before_call = fail_with(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        push(warehouse, tool, "plan-3")
+    tool.before_call = nothing
+    push(warehouse, tool, "plan-3")
+    assert tool.started == ["a", "a"]
 
 
 def test_a_platform_that_cannot_tell_leaves_it_unknown_and_it_is_not_sent_again(warehouse: Warehouse) -> None:
