@@ -19,6 +19,7 @@ from include.destinations.http import utc_now
 from include.errors import ConfigurationError
 from include.settings import get_settings
 from include.sync.guard import is_same, read_reasons
+from include.sync.recheck import read_plan
 
 if TYPE_CHECKING:
     from include.warehouse.engine import Warehouse
@@ -217,14 +218,6 @@ def has_newer_plan(warehouse: Warehouse, plan_id: str) -> bool:
         destination=plan["destination"],
     )
     return bool(newest > plan["created_at"])
-
-
-def read_plan(warehouse: Warehouse, plan_id: str) -> dict[str, Any]:
-    """A row of `sync.plans`; ConfigurationError where there is none."""
-    found = warehouse.read("select * from sync.plans where plan_id = :plan_id", plan_id=plan_id)
-    if not found:
-        raise ConfigurationError(f"there is no plan {plan_id} in sync.plans")
-    return found[0]
 
 
 def _last_word(warehouse: Warehouse, plan: dict[str, Any], *, of_plan: bool = False) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ from include.destinations.base import Destination, get_destination
 from include.destinations.http import utc_now
 from include.errors import NotSupported
 from include.settings import get_settings
-from include.sync.ledger import _last_sequence
+from include.sync.ledger import last_sequence
 from include.sync.stats import record_stats
 
 if TYPE_CHECKING:
@@ -305,7 +305,7 @@ def _compare(
                 **facts,
                 action=action,
                 reason=reason,
-                before=_last_sequence(warehouse, session),
+                before=last_sequence(warehouse, session),
                 now=utc_now(),
             )
             warehouse.execute(f"drop table {table}", connection=session)

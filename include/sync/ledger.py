@@ -143,7 +143,7 @@ def record_answers(warehouse: Warehouse, target: LedgerTarget, answers: Answers)
                 }
             found["row_count"] += 1
     with warehouse.session() as connection:
-        first = _last_sequence(warehouse, connection) + 1
+        first = last_sequence(warehouse, connection) + 1
         # The request first: where there are no transactions, rows that wait for one nobody knows would wait forever.
         warehouse.insert("sync.requests", waiting.values(), connection=connection)
         warehouse.insert_columns(
@@ -187,7 +187,7 @@ def record_outcomes(
             is_lost = outcome.status == "failed" and outcome.try_again
             warehouse.execute(
                 _CONFIRM,
-                before=_last_sequence(warehouse, connection),
+                before=last_sequence(warehouse, connection),
                 status="retry" if is_lost else _STATUS_OF_OUTCOME[outcome.status],
                 reason=outcome.detail or None,
                 now=now,
@@ -218,7 +218,7 @@ def record_outcomes(
         )
 
 
-def _last_sequence(warehouse: Warehouse, connection: Connection) -> int:
+def last_sequence(warehouse: Warehouse, connection: Connection) -> int:
     """Below every number to come: the clock in nanoseconds, or the newest row where the clock was set back."""
     (row,) = warehouse.read("select max(sequence) as newest from sync.ledger", connection=connection)
     return max(time.time_ns(), int(row["newest"] or 0))
