@@ -1,9 +1,9 @@
 """## Keep an audience's lists true, one branch per destination
 
-One DAG per audience file. It starts when the audience has been through its quality gate: read who opted out at the tool
-▶ **plan** (who goes in, changes or leaves, stored before anything is sent) ▶ **push** ▶ **confirm** (ask after what the
-platform answers later) ▶ **audit** (once a day the list is read back and compared with the ledger). Nothing changed:
-nothing is written.
+One DAG per audience file. It starts when the audience has been through its quality gate: read who opted out at the
+tool ▶ **plan** (who goes in, changes or leaves, stored before anything is sent) ▶ **push** ▶ **confirm** (ask after
+what the platform answers later; after ten minutes the DAG `confirm_requests` takes that over) ▶ **audit** (once a day
+the list is read back and compared with the ledger). Nothing changed: nothing is written.
 
 A suspicious plan is not pushed, except for removals that cannot wait: **ask** starts `approve_plans`, where a human
 answers. The other branches and the next runs go on.
@@ -85,7 +85,7 @@ def branch(name: str, to: str, platform: type[Destination]) -> None:
                 raise AirflowSkipException("dry run: the plan is stored, nothing was sent")
             return push_planned(plan_id)
 
-        @task.sensor(pool=to, poke_interval=platform.poll_seconds, timeout=26 * 3600, mode="reschedule")
+        @task.sensor(pool=to, poke_interval=platform.poll_seconds, timeout=3600, mode="reschedule")
         def confirm(plan_id: str) -> bool:
             from include.sync.run import confirm_planned
 

@@ -112,6 +112,11 @@ class Destination(ABC):
         return cls.read_opt_outs is not Destination.read_opt_outs
 
     @classmethod
+    def answers_later(cls) -> bool:
+        """Whether a verb may answer `pending`, to be asked after with `outcome`."""
+        return cls.outcome is not Destination.outcome
+
+    @classmethod
     def refresh_after(cls, settings: DestinationSettings) -> timedelta | None:
         """After how long a member who has not changed is sent again; None for never."""
         return None if cls.refresh_after_days is None else timedelta(days=cls.refresh_after_days)

@@ -43,6 +43,23 @@ _PENDING_REQUESTS = """
     order by recorded_at, request_id
 """
 
+_OPEN_REQUESTS = """
+    select audience, max(plan_id) as plan_id, count(*) as open_requests, min(recorded_at) as oldest
+    from (
+        select
+            audience, plan_id, status, recorded_at,
+            row_number() over (
+                partition by audience, request_id
+                order by recorded_at desc, case when status = 'pending' then 1 else 0 end
+            ) as recency
+        from sync.requests
+        where destination = :destination
+    ) as requests
+    where recency = 1 and status = 'pending'
+    group by audience
+    order by audience
+"""
+
 _CONFIRM = """
     insert into sync.ledger (
         sequence, audience, destination, list_id, plan_id, action, profile_id, member_key, identifiers, payload_hash,
@@ -172,6 +189,11 @@ def record_answers(warehouse: Warehouse, target: LedgerTarget, answers: Answers)
 def pending_requests(warehouse: Warehouse, audience: str, destination: str) -> list[dict[str, Any]]:
     """The requests of a target that have no answer yet, oldest first."""
     return warehouse.read(_PENDING_REQUESTS, audience=audience, destination=destination)
+
+
+def open_requests(warehouse: Warehouse, destination: str) -> list[dict[str, Any]]:
+    """What a destination has not answered: audience, plan_id (any of its plans), open_requests, oldest (UTC)."""
+    return warehouse.read(_OPEN_REQUESTS, destination=destination)
 
 
 def record_outcomes(

@@ -6,12 +6,12 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from include.audiences.load import load_audiences
 from include.destinations.http import utc_now
-from include.errors import ConfigurationError, PlanOutdated, QualityGateFailed
+from include.errors import ConfigurationError, PlanOutdated, QualityGateFailed, TransientError
 from include.warehouse.engine import Warehouse, get_warehouse
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 QUICK_POLLS = (1.0, 2.0, 4.0)  # seconds to wait between the first questions after an asynchronous request
+LONGEST_CONFIRM = timedelta(minutes=10)  # that a run waits for answers; its audience may be due again
+LONGEST_ANSWER = timedelta(hours=26)  # Google names up to a day; then somebody should look
 
 
 def ready_as_of(warehouse: Warehouse, audience: str) -> datetime:
@@ -178,7 +180,10 @@ def push_reviewed(warehouse: Warehouse, plan_id: str) -> None:
 
 
 def confirm_planned(plan_id: str) -> bool:
-    """Ask after what the destination answers later; True when it has answered everything."""
+    """Ask after what the destination answers later; True when it has answered, or takes longer than a run should wait.
+
+    Then the run ends, so that the audience's next one is not kept waiting, and `confirm_open` asks on.
+    """
     from include.sync.push import confirm_plan
 
     warehouse = get_warehouse()
@@ -186,7 +191,42 @@ def confirm_planned(plan_id: str) -> bool:
         if confirm_plan(warehouse, plan_id):
             return True
         time.sleep(wait)
-    return confirm_plan(warehouse, plan_id)
+    if confirm_plan(warehouse, plan_id):
+        return True
+    sent_at = warehouse.scalar(
+        "select max(recorded_at) from sync.requests where plan_id = :plan_id and status = 'pending'", plan_id=plan_id
+    )
+    if isinstance(sent_at, datetime) and utc_now() - sent_at < LONGEST_CONFIRM:
+        return False
+    log.info("plan %s: the answers take longer; confirm_requests goes on asking. Pending is not delivered", plan_id)
+    return True
+
+
+def confirm_open(destination: str) -> int:
+    """Ask after every request of today's audiences that a destination has not answered; how many it still has not.
+
+    TransientError where one has been open for longer than a platform needs; ledger and lists are as they were.
+    """
+    from include.sync.ledger import open_requests
+    from include.sync.push import confirm_plan
+
+    warehouse = get_warehouse()
+    audiences = load_audiences().audiences
+
+    def waiting() -> list[dict[str, Any]]:
+        return [row for row in open_requests(warehouse, destination) if row["audience"] in audiences]
+
+    for row in waiting():
+        confirm_plan(warehouse, row["plan_id"])
+    left = waiting()
+    too_old = [row for row in left if utc_now() - row["oldest"] > LONGEST_ANSWER]
+    if too_old:
+        raise TransientError(
+            f"{destination} has not said for more than {LONGEST_ANSWER.total_seconds() / 3600:.0f} hours what became "
+            f"of requests for {', '.join(row['audience'] for row in too_old)}; their members stay pending. Look the "
+            "ids up at the platform: select * from sync.requests where status = 'pending'"
+        )
+    return sum(row["open_requests"] for row in left)
 
 
 def audit_list(audience: str, destination: str) -> None:

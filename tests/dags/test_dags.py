@@ -36,6 +36,7 @@ def test_the_stages_are_there(dags: dict[str, Any]) -> None:
         "ingest_files",
         "build_audiences",
         "approve_plans",
+        "confirm_requests",
         "honour_privacy",
         "sync_cart_abandoners",
         "sync_lapsed_subscribers",
@@ -156,6 +157,12 @@ def test_no_erasure_waits_for_a_tool_that_cannot_be_read(dags: dict[str, Any]) -
         "opt_outs.mailchimp": set(),
         "erasures": set(),
     }
+
+
+def test_who_answers_later_is_asked_by_a_dag_that_no_audience_waits_for(dags: dict[str, Any]) -> None:
+    confirm = dags["sync_cart_abandoners"].get_task("google_ads.confirm")
+    assert confirm.timeout <= 3600
+    assert [task.task_id for task in dags["confirm_requests"].tasks] == ["google_ads"]
 
 
 @pytest.mark.parametrize("file", DAG_FILES)
