@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_exponential_jitter
 
 from include.errors import ConfigurationError
 from include.settings import ROOT
 
 START_TIMEOUT = 180.0
+BUSY_TIMEOUT = 60.0  # Airflow's SQLite takes one writer at a time, and its API answers 500 to the other
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Airflow:
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
     runs: dict[str, str] = field(default_factory=dict)
     started_at: str = ""
+    patience: float = BUSY_TIMEOUT
 
     @property
     def password(self) -> str:
@@ -59,17 +62,27 @@ class Airflow:
         answer.raise_for_status()
         self.client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
-    def call(self, method: str, path: str, **kwargs: Any) -> Any:
-        """One call of the REST API; its JSON answer."""
-        answer = self.client.request(method, f"{self.url}/api/v2{path}", **kwargs)
-        if answer.status_code >= 400:
+    def call(self, method: str, path: str, *, fine: int = 0, **kwargs: Any) -> Any:
+        """One call of the REST API; its JSON answer.
+
+        A 5xx and a cut connection are tried again, so a call may be carried out twice: `fine` is the status that then
+        says it has been.
+        """
+        patient = Retrying(
+            retry=retry_if_exception_type(httpx.TransportError) | retry_if_result(lambda got: got.status_code >= 500),
+            wait=wait_exponential_jitter(multiplier=0.2, max=5),
+            stop=stop_after_delay(self.patience),
+            retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+        )
+        answer: httpx.Response = patient(self.client.request, method, f"{self.url}/api/v2{path}", **kwargs)
+        if answer.status_code >= 400 and answer.status_code != fine:
             raise ConfigurationError(f"Airflow answers {answer.status_code} to {method} {path}: {answer.text[:300]}")
         return answer.json() if answer.content else None
 
     def put(self, path: str, key: str, body: Mapping[str, Any]) -> None:
         """Create a connection or pool, or bring it up to date."""
-        known = self.client.get(f"{self.url}/api/v2{path}/{body[key]}").status_code == 200
-        self.call("PATCH" if known else "POST", f"{path}/{body[key]}" if known else path, json=body)
+        self.call("POST", path, fine=409, json=body)
+        self.call("PATCH", f"{path}/{body[key]}", json=body)
 
     def prepare(self, connections: Mapping[str, Mapping[str, Any]], pools: Mapping[str, int]) -> None:
         """Create connections and pools, or bring them up to date."""
@@ -88,8 +101,9 @@ class Airflow:
             self.call("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
         self.started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         for dag_id in first:
-            answer = self.call("POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None})
-            self.runs[dag_id] = answer["dag_run_id"]
+            self.runs[dag_id] = f"demo__{self.started_at}"
+            body = {"dag_run_id": self.runs[dag_id], "logical_date": None}
+            self.call("POST", f"/dags/{dag_id}/dagRuns", fine=409, json=body)
 
     def wait_for_dags(self, wanted: list[str]) -> None:
         """Until every DAG file has been read; ConfigurationError with the reason where one cannot be."""
@@ -142,6 +156,7 @@ def environment(home: Path, port: int, extra: Mapping[str, str]) -> dict[str, st
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout={BUSY_TIMEOUT:.0f}",
         "AIRFLOW__CORE__PARALLELISM": "6",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
         "AIRFLOW__API__HOST": "127.0.0.1",
