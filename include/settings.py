@@ -47,6 +47,11 @@ class Settings(BaseSettings):
     company_domains: tuple[str, ...] = Field(
         (), description="e-mail domains of our own people: staff, out of every audience"
     )
+    keep_details: timedelta = Field(
+        timedelta(days=400),
+        ge=timedelta(days=90),
+        description="for how long every answer of a destination and every row of a plan is kept, overtaken or not",
+    )
     cart_lifetime: timedelta = Field(timedelta(days=7), description="a cart untouched for longer has expired")
     clock_tolerance: timedelta = Field(
         timedelta(seconds=60), description="an order this much before the last touch still closes the cart"

@@ -234,3 +234,10 @@ def audit_list(audience: str, destination: str) -> None:
     from include.sync.audit import audit_target
 
     audit_target(get_warehouse(), audience, destination)
+
+
+def compact_ledger() -> None:
+    """Delete what is old and overtaken."""
+    from include.sync.compaction import compact
+
+    compact(get_warehouse())

@@ -4,7 +4,8 @@
 is one Python file because of that: no SQL changes when one is added. `loaded_at` is the start of the load (UTC) and
 the watermark of everything downstream. All times are UTC without an offset.
 
-`sync` is append-only: nothing here is ever updated, the newest row of a key is what holds. An erasure deletes rows.
+`sync` is append-only: nothing here is ever updated, the newest row of a key is what holds. An erasure deletes rows, and
+`include/sync/compaction.py` those that are old and overtaken.
 
 `core.touched_*` are the keys that a build works out anew (`incremental.py`); they stay until the next build begins.
 """

@@ -8,6 +8,7 @@
 --   * `retry` rows go again with the next push, `pending` ones are asked after, `unknown` ones nobody can tell about.
 --   * Finished: every row has an answer that stays. Superseded: the target has a newer plan, which takes up what is
 --     left of this one.
+--   * Of a plan whose rows were deleted for their age, what is left of its answers.
 with sent_rows as (
     select
         plan_id,
@@ -48,13 +49,13 @@ select
     plans.destination,
     plans.run_id,
     coalesce(sent_rows.row_count, 0) as row_count,
-    coalesce(sent_rows.row_count, 0) - coalesce(answers.answered, 0) as waiting,
+    greatest(coalesce(sent_rows.row_count, 0) - coalesce(answers.answered, 0), 0) as waiting,
     coalesce(answers.accepted, 0) as accepted,
     coalesce(answers.rejected, 0) as rejected,
     coalesce(answers.retry, 0) as retry,
     coalesce(answers.pending, 0) as pending,
     coalesce(answers.unknown, 0) as unknown,
-    coalesce(sent_rows.row_count, 0) = coalesce(answers.answered, 0)
+    coalesce(sent_rows.row_count, 0) <= coalesce(answers.answered, 0)
     and coalesce(answers.retry, 0) + coalesce(answers.pending, 0) + coalesce(answers.intended, 0) = 0
         as is_finished,
     newest_plans.recency > 1 as is_superseded,

@@ -36,6 +36,7 @@ def test_the_stages_are_there(dags: dict[str, Any]) -> None:
         "ingest_files",
         "build_audiences",
         "approve_plans",
+        "compact_ledger",
         "confirm_requests",
         "honour_privacy",
         "sync_cart_abandoners",
