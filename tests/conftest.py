@@ -26,13 +26,23 @@ from tests.postgres import CannotStart, PostgresServer, running_server
 from tests.spark import CannotStart as SparkCannotStart
 from tests.spark import SparkServer, running_cluster
 
+# Files that take minutes begin first; of the longest, a process takes one test at a time.
+LONGEST = "tests/sql/test_loads.py"
+LONG = (
+    LONGEST,
+    "tests/include/sync/test_crash.py",
+    "tests/include/sync/test_policy.py",
+    "tests/dags/test_approvals_in_airflow.py",
+    "tests/include/privacy/test_erasure.py",
+)
+
 SPARK = pytest.mark.spark
 ENGINES = (pytest.param("duckdb"), pytest.param("postgres"), pytest.param("spark", marks=SPARK))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Whole files to each process, and to one process all that needs the cluster: it takes half a minute to start.
+    """Whole files to each process, the longest in parts, and to one all that needs the cluster: it is slow to start.
 
     By name, because the groups of xdist 3.8 do not reach pytest 9.2 (2026-11).
     """
@@ -40,14 +50,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class OneCluster(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return "spark" if "spark" in nodeid else str(super()._split_scope(nodeid))
+            file = str(super()._split_scope(nodeid))
+            return "spark" if "spark" in nodeid else nodeid if file == LONGEST else file
 
     return OneCluster(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on Spark may wait for it to start; those that are not marked `on_spark` are long ones."""
+    """Tests on Spark may wait for it to start; those that are not marked `on_spark` are long ones.
+
+    They begin first, then the other long ones: whoever is last to finish should not have begun late.
+    """
+
+    def turn(item: pytest.Item) -> int:
+        file = item.nodeid.split("::")[0]
+        return -1 if "spark" in item.nodeid else LONG.index(file) if file in LONG else len(LONG)
+
+    items.sort(key=turn)
     for item in items:
         if item.get_closest_marker("spark") is None:
             continue
