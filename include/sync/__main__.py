@@ -2,6 +2,7 @@
 
 python -m include.sync show-plan 0f3c...
 python -m include.sync push-plan 0f3c...
+python -m include.sync forget-list cart_abandoners mailchimp
 """
 
 from __future__ import annotations
@@ -39,6 +40,18 @@ def show_plan(plan_id: PlanId, url: Url = None) -> None:
 def push_plan(plan_id: PlanId, url: Url = None) -> None:
     """Send exactly the rows of a stored plan; refused where the ledger moved or somebody in it has said no since."""
     push_reviewed(_warehouse(url), plan_id)
+
+
+@app.command()
+def forget_list(
+    audience: Annotated[str, typer.Argument(help="name of the audience file")],
+    destination: Annotated[str, typer.Argument(help="for example mailchimp")],
+    url: Url = None,
+) -> None:
+    """Write down that nobody is on a list any more, because it was deleted or emptied; the next plan adds everybody."""
+    from include.sync.lists import forget_list
+
+    forget_list(_warehouse(url), audience, destination)
 
 
 def _warehouse(url: str | None) -> Warehouse:

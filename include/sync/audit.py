@@ -28,7 +28,8 @@ from include.destinations.base import Destination, get_destination
 from include.destinations.http import utc_now
 from include.errors import NotSupported
 from include.settings import get_settings
-from include.sync.ledger import last_sequence
+from include.sync.ledger import LedgerTarget, append_found, ensure_ledger
+from include.sync.lists import check_same_list, name_of_list
 from include.sync.stats import record_stats
 
 if TYPE_CHECKING:
@@ -103,20 +104,6 @@ _STRANGERS = f"""
     left join ({_LAST_PUT}) as last_put on unknown_ones.member_key = last_put.member_key
     where last_put.member_key is null
 """
-_APPEND = """
-    insert into sync.ledger (
-        sequence, audience, destination, list_id, plan_id, action, profile_id, member_key, identifiers, payload_hash,
-        status, reason, request_id, acknowledged_at
-    )
-    select
-        cast(:before as bigint) + row_number() over (order by found.member_key) as sequence,
-        cast(:audience as text) as audience, cast(:destination as text) as destination,
-        cast(:list_id as text) as list_id, cast(:audit_id as text) as plan_id, cast(:action as text) as action,
-        found.profile_id, found.member_key, found.identifiers, cast(null as text) as payload_hash,
-        'accepted' as status, cast(:reason as text) as reason, cast(null as text) as request_id,
-        cast(:now as timestamp) as acknowledged_at
-    from ({found}) as found
-"""
 _LOST_ROWS = f"""
     select last_put.profile_id, missing.member_key, last_put.identifiers
     from ({_MISSING}) as missing
@@ -169,7 +156,7 @@ def audit_target(
     audience = load_audiences().audience(audience_name)
     target: dict[str, Any] = {"audience": audience_name, "destination": destination_name}
     name = f"{audience_name} > {destination_name}"
-    _prepare(warehouse)
+    ensure_ledger(warehouse)
     began = utc_now()
     patience = get_settings().audit_every if every is None else every
     last = warehouse.scalar(
@@ -185,7 +172,9 @@ def audit_target(
         logger.info("%s: nothing was ever sent, so there is nothing to audit", name)
         return None
     destination = connect(destination_name, audience.target(destination_name).options)
-    list_id = destination.ensure_audience(audience.label, audience.description, ())
+    label = name_of_list(warehouse, audience_name, destination_name) or audience.label
+    list_id = destination.ensure_audience(label, audience.description, ())
+    check_same_list(warehouse, audience_name, destination_name, list_id)
     listed = f"sync.read_back_{uuid.uuid5(uuid.NAMESPACE_OID, name).hex[:12]}"
     audit_id = uuid.uuid4().hex
     try:
@@ -208,15 +197,6 @@ def audit_target(
     )
     _say(name, summary, strict=audience.strict)
     return summary
-
-
-def _prepare(warehouse: Warehouse) -> None:
-    """The tables, and the views over nothing but the ledger, which else wait for the first build."""
-    warehouse.ensure_tables()
-    if warehouse.columns("sync.memberships") is None:
-        from include.warehouse.build import ensure_views
-
-        ensure_views(warehouse)
 
 
 def _newest(warehouse: Warehouse, target: Mapping[str, Any], connection: Connection | None = None) -> int | None:
@@ -299,14 +279,13 @@ def _compare(
                 )
                 made.append((action, reason, table))
         for action, reason, table in made:
-            warehouse.execute(
-                _APPEND.replace("{found}", f"select profile_id, member_key, identifiers from {table}"),
-                connection=session,
-                **facts,
+            append_found(
+                warehouse,
+                session,
+                f"select profile_id, member_key, identifiers from {table}",
+                LedgerTarget(facts["audience"], facts["destination"], facts["list_id"], facts["audit_id"]),
                 action=action,
                 reason=reason,
-                before=last_sequence(warehouse, session),
-                now=utc_now(),
             )
             warehouse.execute(f"drop table {table}", connection=session)
     return summary

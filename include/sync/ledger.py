@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -76,6 +76,21 @@ _CONFIRM = """
         and sent.audience = :audience
         and sent.destination = :destination
         and sent.status = 'pending'
+"""
+
+_APPEND_FOUND = """
+    insert into sync.ledger (
+        sequence, audience, destination, list_id, plan_id, action, profile_id, member_key, identifiers, payload_hash,
+        status, reason, request_id, acknowledged_at
+    )
+    select
+        cast(:before as bigint) + row_number() over (order by found.member_key) as sequence,
+        cast(:audience as text) as audience, cast(:destination as text) as destination,
+        cast(:list_id as text) as list_id, cast(:plan_id as text) as plan_id, cast(:action as text) as action,
+        found.profile_id, found.member_key, found.identifiers, cast(null as text) as payload_hash,
+        'accepted' as status, cast(:reason as text) as reason, cast(null as text) as request_id,
+        cast(:now as timestamp) as acknowledged_at
+    from ({found}) as found
 """
 
 _STATUS_OF_OUTCOME = {"succeeded": "accepted", "partial": "unattributed", "failed": "rejected"}
@@ -238,6 +253,33 @@ def record_outcomes(
             ),
             connection=connection,
         )
+
+
+def ensure_ledger(warehouse: Warehouse) -> None:
+    """The tables, and the views over nothing but the ledger, which else wait for the first build."""
+    warehouse.ensure_tables()
+    if warehouse.columns("sync.memberships") is None:
+        from include.warehouse.build import ensure_views
+
+        ensure_views(warehouse)
+
+
+def append_found(
+    warehouse: Warehouse, session: Connection, found: str, target: LedgerTarget, *, action: str, reason: str
+) -> None:
+    """Append what was found out without sending: `found` selects profile_id, member_key and identifiers.
+
+    It may not read the ledger itself on an engine without transactions. `target.plan_id` says where the rows are from.
+    """
+    warehouse.execute(
+        _APPEND_FOUND.replace("{found}", found),
+        connection=session,
+        **asdict(target),
+        action=action,
+        reason=reason,
+        before=last_sequence(warehouse, session),
+        now=utc_now(),
+    )
 
 
 def last_sequence(warehouse: Warehouse, connection: Connection) -> int:

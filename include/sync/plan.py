@@ -19,11 +19,12 @@ from sqlglot import exp
 
 from include.audiences.eligibility import ALWAYS_APPLIED, STEPS, run_waterfall, segment_columns
 from include.audiences.load import load_audiences
-from include.audiences.schema import Guard
+from include.audiences.schema import Audience, Guard
 from include.audiences.workbench import Workbench
 from include.destinations.base import Destination, DestinationSettings, destination_class, read_settings
 from include.settings import get_settings
 from include.sync.guard import Judgement, Numbers, check_nobody_suppressed, judge_plan, read_gate, store_urgent
+from include.sync.lists import name_of_list
 from include.sync.payload import json_escaped, listed_kinds, mapped_fields
 from include.sync.show import plan_text
 from include.warehouse.engine import Warehouse
@@ -148,7 +149,7 @@ def plan_target(
             summary,
             audience.name,
             destination,
-            audience.label,
+            _list_name(bench, audience, destination, judgement),
             run_id,
             _naive(as_of),
             ledger_sequence,
@@ -197,6 +198,12 @@ def _newest_answer(bench: Workbench, audience: str, destination: str) -> int | N
         destination=destination,
     )
     return None if newest is None else int(newest)
+
+
+def _list_name(bench: Workbench, audience: Audience, destination: str, judgement: Judgement) -> str:
+    """A list with members keeps its name; one without gets the audience's label of now."""
+    known = name_of_list(bench.warehouse, audience.name, destination, connection=bench.session)
+    return known if known and judgement.present else audience.label
 
 
 def _count_steps(bench: Workbench) -> tuple[dict[str, int], int, int]:

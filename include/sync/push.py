@@ -37,6 +37,7 @@ from include.sync.ledger import (
     record_answers,
     record_outcomes,
 )
+from include.sync.lists import check_same_list
 from include.sync.one_writer import one_writer
 from include.sync.send import send_rows
 
@@ -90,6 +91,7 @@ def _push(warehouse: Warehouse, begun: _Begun, connect: Connect) -> PushSummary:
         return PushSummary(plan_id)
     destination, description = _connect(plan, connect)
     list_id = destination.ensure_audience(str(plan["list_name"]), description, begun.fields)
+    check_same_list(warehouse, audience, destination_name, list_id)
     target = LedgerTarget(audience, destination_name, list_id, plan_id)
     going_on = " (going on)" if begun.started_before else ""
     logger.info("%s: sending %s rows to list %s%s", name, begun.total, list_id, going_on)
