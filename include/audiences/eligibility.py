@@ -34,10 +34,16 @@ STEPS = (
     "same_address",
 )
 _NEVER = datetime(9999, 1, 1)
+_ALONE = """
+    select found.profile_id, found.kind, found.identifier, found.preference
+    from target.found as found
+    left join target.crowded as crowded
+        on key_hash(found.profile_id) = crowded.profile and found.preference = crowded.preference
+    where crowded.profile is null
+"""
 _IDENTIFIERS = """
     select profile_id, kind, identifier, preference, 1 as choice
-    from target.found
-    where identifier_count = 1
+    from target.alone
     union all
     select profile_id, kind, identifier, preference, choice
     from target.several
@@ -86,6 +92,7 @@ def run_waterfall(
     values = mapped_values(fields, segment_columns(bench, audience))
     bench.build("state")
     _build_addresses(bench, platform)
+    know_who_said_no(bench, parse("select member_key, profile_id from target.state"))
     bench.build("suppressed")
     if audience.frequency_cap is None:
         bench.give("target.touches", _nobody("touches", "bigint"))
@@ -95,6 +102,13 @@ def run_waterfall(
     bench.build("judged", bench.query("waterfall", functions={"mapped_values": lambda _: values}))
     bench.build("copies")
     bench.give("target.waterfall", bench.finish(parse(_WATERFALL)))
+
+
+def know_who_said_no(bench: Workbench, sent_keys: exp.Expr) -> None:
+    """Let later steps read `target.said_no`, with `sent_keys` who was sent to the list: profile_id and member_key."""
+    bench.give("target.sent_keys", bench.finish(sent_keys))
+    bench.give("target.told", bench.query("told"))
+    bench.give("target.said_no", bench.query("said_no"))
 
 
 def policy_params(
@@ -117,7 +131,8 @@ def policy_params(
         "channel": platform.channel,
         "consent_channel": policy.consent,
         "is_unknown_allowed": policy.unknown == "allow",
-        "suppressed_reasons": sorted({*ALWAYS_APPLIED, *audience.suppress} - {RECENT_PURCHASERS}),
+        "always_applied": list(ALWAYS_APPLIED),
+        "named_reasons": sorted({*audience.suppress} - {RECENT_PURCHASERS, *ALWAYS_APPLIED}),
         "purchased_since": as_of - bought if bought else _NEVER,
         "capped_since": as_of - cap.per if cap else _NEVER,
         "most_touches": cap.touches if cap else 0,
@@ -176,6 +191,8 @@ def segment_columns(bench: Workbench, audience: Audience) -> dict[str, str]:
 def _build_addresses(bench: Workbench, platform: type[Destination]) -> None:
     """The identifiers of the segment's profiles in this destination's kinds, and the one that stands for each."""
     bench.build("found", _each_kind(bench, platform, "found"))
+    bench.build("crowded")
+    bench.give("target.alone", bench.finish(parse(_ALONE)))
     bench.build("several", _each_kind(bench, platform, "identifiers"))
     bench.give("target.identifiers", bench.finish(parse(_IDENTIFIERS)))
     if _is_single(platform) and len(platform.identifiers) == 1:

@@ -293,7 +293,9 @@ class _Questions:
             f"{channel}: {row['status']}{_from(row['source'], row['changed_at'], row['reason'])}" for row in rows
         )
 
-    def suppression(self, person: Person, channel: str, reasons: Sequence[str]) -> str:
+    def suppression(
+        self, person: Person, channel: str, reasons: Sequence[str], told: Sequence[Mapping[str, Any]]
+    ) -> str:
         detailed = self.has("core.suppressions", "since_at")
         more = "source, since_at" if detailed else "null as source, null as since_at"
         found = [
@@ -305,22 +307,9 @@ class _Questions:
                 profile_id=person.profile_id,
             )
         ]
-        told = self.rows(
-            "select destination, reason, is_active, occurred_at, read_at, channel from sync.opt_outs as answers "
-            "inner join (select identifier_kind as kind, identifier_value as value from core.identifiers "
-            "where profile_id = :profile_id "
-            "union select held.kind, held.value from staging.contact_identifiers as held "
-            "inner join core.identifiers as contacts on contacts.identifier_kind = 'contact_id' "
-            "and contacts.identifier_value = held.source || ':' || held.contact_id "
-            "where contacts.profile_id = :profile_id) as own "
-            "on answers.kind = own.kind and answers.value = own.value "
-            "qualify row_number() over (partition by answers.destination, answers.kind, answers.value, answers.channel "
-            "order by answers.read_at desc nulls last) = 1",
-            profile_id=person.profile_id,
-        )
         found += [
-            f"{row['reason'] or 'opted_out'} ({row['channel']}) told by {row['destination']}"
-            f"{_from(None, row['occurred_at'])}{'' if row['is_active'] is not False else ', taken back there'}"
+            f"{row['reason']} ({row['channel']}) told by {row['destination']}"
+            f"{_from(None, row['occurred_at'])}{'' if row['is_active'] else ', taken back there'}"
             for row in told
         ]
         return "; ".join(found) or "nothing against her"
@@ -397,7 +386,12 @@ def _steps(
             "select substring(md5(:holdout_salt || :who), 1, 8) < :holdout_below as is_held_out",
             {"who": person.profile_id},
         )
-        reasons = list(bench.params["suppressed_reasons"])
+        told = bench.rows(
+            "select distinct destination, channel, reason, is_active, occurred_at from target.told "
+            "where profile_id = :who order by destination, channel, occurred_at",
+            {"who": person.profile_id},
+        )
+        reasons = [*bench.params["always_applied"], *bench.params["named_reasons"]]
         bought = bench.params["purchased_since"]
     policy = audience.channels[platform.channel]
     cap = audience.frequency_cap
@@ -408,7 +402,7 @@ def _steps(
         or f"no identifier that {platform.label} takes",
         "consent": f"{ask.consent(person, policy.consent)} (unknown counts as {policy.unknown})"
         + (f"; the segment allows {row['allowed_channels']} only" if row.get("allowed_channels") else ""),
-        "suppression": ask.suppression(person, platform.channel, reasons)
+        "suppression": ask.suppression(person, platform.channel, reasons, told)
         + (f"; bought since {bought:%Y-%m-%d} counts too" if audience.suppress.get("recent_purchasers") else ""),
         "frequency_cap": f"{_touches(touches)} of {cap.touches} touches in {format_duration(cap.per)}"
         if cap

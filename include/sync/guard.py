@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy
 
-from include.audiences.eligibility import ALWAYS_APPLIED
 from include.audiences.schema import Audience, Guard
 from include.errors import QualityGateFailed
 from include.warehouse.engine import Warehouse
@@ -225,13 +224,15 @@ def judge_plan(
     stands for the audience's own where a human has approved other bounds.
     """
     guard = guard or audience.guard
+    if numbers.waiting == 0:
+        return Judgement(present=numbers.present)
     rows = bench.rows(_LET_THROUGH)
     if rows:
         numbers = replace(numbers, matched_before=int(rows[0]["matched"] or 0))
     present = numbers.present
     if not judge(numbers, guard, gate_failures):
         return Judgement(present=present)
-    bench.build("urgent", bench.query("urgent", {"always_applied": ALWAYS_APPLIED}))
+    bench.build("urgent")
     urgent = int(bench.rows("select count(*) as people from target.urgent")[0]["people"])
     counted = {
         str(row["action"]): int(row["people"])

@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlglot import exp
 
-from include.audiences.eligibility import ALWAYS_APPLIED, STEPS, run_waterfall, segment_columns
+from include.audiences.eligibility import STEPS, run_waterfall, segment_columns
 from include.audiences.load import load_audiences
 from include.audiences.schema import Audience, Guard
 from include.audiences.workbench import Workbench
@@ -112,25 +112,16 @@ def plan_target(
         bench.params["stale_before"] = _stale_before(platform, read_settings(destination, options), as_of)
         bench.build("differences")
         differences = _Differences.of(bench.rows(_COUNT_DIFFERENCES))
-        bench.build("leavers")
-        waiting = _count(bench, "select count(*) as people from target.leavers where can_wait")
-        held = differences.to_hold(members, waiting, platform.min_audience_size)
-        bench.build("sent_texts", bench.query("sent_texts", {"key_kind": platform.identifiers[0], "held": held}))
-        bench.give("target.numbers", _even_numbers(bench))
-        identifiers = listed_kinds(platform.identifiers)
-        bench.build(
-            "changes",
-            bench.query(
-                "changes", functions={"mapped_fields": lambda _: fields, "listed_kinds": lambda _: identifiers}
-            ),
-        )
+        held = _work_out_changes(bench, platform, differences, members, fields) if differences.to_send else 0
         summary = PlanSummary(
             plan_id=plan_id,
             matched=matched,
             members=members,
             adds=differences.adds,
             updates=differences.updates,
-            removes=_count(bench, "select count(*) as people from target.changes where action = 'remove'"),
+            removes=_count(bench, "select count(*) as people from target.changes where action = 'remove'")
+            if differences.removes
+            else 0,
             unchanged=members - differences.wanted,
             refused=differences.refused,
             refreshes=differences.refreshes,
@@ -189,6 +180,23 @@ def plan_target(
     return summary
 
 
+def _work_out_changes(
+    bench: Workbench, platform: type[Destination], differences: _Differences, members: int, fields: exp.Expr
+) -> int:
+    """Let later steps read `target.changes`; returns how many removals are held back."""
+    bench.build("leavers")
+    waiting = _count(bench, "select count(*) as people from target.leavers where can_wait")
+    held = differences.to_hold(members, waiting, platform.min_audience_size)
+    bench.build("sent_texts", bench.query("sent_texts", {"key_kind": platform.identifiers[0], "held": held}))
+    bench.give("target.numbers", _even_numbers(bench))
+    identifiers = listed_kinds(platform.identifiers)
+    bench.build(
+        "changes",
+        bench.query("changes", functions={"mapped_fields": lambda _: fields, "listed_kinds": lambda _: identifiers}),
+    )
+    return held
+
+
 def _newest_answer(bench: Workbench, audience: str, destination: str) -> int | None:
     """The newest row of the target's ledger: what comes after it was not known to the plan."""
     newest = bench.warehouse.scalar(
@@ -240,7 +248,6 @@ def _count_suppressed(bench: Workbench) -> int:
         "inner join core.suppressions as suppressions on members.profile_id = suppressions.profile_id "
         "where members.step is null and suppressions.channel in (:channel, 'all') "
         "and suppressions.reason in (:always_applied)",
-        {"always_applied": ALWAYS_APPLIED},
     )
 
 
@@ -283,6 +290,11 @@ class _Differences:
         """Members who are not simply unchanged."""
         return self.adds + self.updates + self.refreshes + self.refused
 
+    @property
+    def to_send(self) -> int:
+        """Member keys of which there may be something to send."""
+        return self.adds + self.updates + self.refreshes + self.removes
+
     def to_hold(self, members: int, waiting: int, least: int) -> int:
         """How many of the `waiting` removals must wait, so that a list of `least` or more stays one.
 
@@ -320,12 +332,13 @@ def _store(
     ledger_sequence: int | None,
     judgement: Judgement,
 ) -> None:
-    bench.insert(
-        "sync.plan_rows",
-        _PLAN_ROW_COLUMNS,
-        "select :plan_id as plan_id, row_number() over (order by phase, member_key) as row_number, action, profile_id, "
-        "member_key, identifiers, fields, payload_hash from target.changes",
-    )
+    if summary.rows:
+        bench.insert(
+            "sync.plan_rows",
+            _PLAN_ROW_COLUMNS,
+            "select :plan_id as plan_id, row_number() over (order by phase, member_key) as row_number, action, "
+            "profile_id, member_key, identifiers, fields, payload_hash from target.changes",
+        )
     bench.insert(
         "sync.exclusions",
         _EXCLUSION_COLUMNS,

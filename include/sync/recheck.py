@@ -6,10 +6,16 @@ who may not be sent any more, is refused with counts, and planning again makes a
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, Any
 
-from include.audiences.eligibility import ALWAYS_APPLIED
+from include.audiences.eligibility import know_who_said_no, policy_params
+from include.audiences.load import load_audiences
+from include.audiences.workbench import Workbench
+from include.destinations.base import destination_class
 from include.errors import ConfigurationError, PlanOutdated
+from include.settings import get_settings
+from include.warehouse.render import parse
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -48,53 +54,17 @@ _PLANNED = """
 """
 
 _SAYING_NO = f"""
-    {_PLANNED},
-    tool_answers as (
-        select
-            kind,
-            case when kind = 'email' then lower(trim(value)) else value end as value,
-            is_active,
-            row_number() over (
-                partition by destination, kind, case when kind = 'email' then lower(trim(value)) else value end, channel
-                order by read_at desc nulls last, occurred_at desc nulls last, is_active desc
-            ) as recency
-        from sync.opt_outs
-        where channel in (:channel, 'all')
-    ),
-    said_no as (
-        select profile_id
-        from core.suppressions
-        where coalesce(channel, 'all') in (:channel, 'all') and reason in (:always_applied)
-        union all
-        select profile_id
-        from core.consents
-        where channel = :consent_channel and status = 'denied'
-        union all
-        select identifiers.profile_id
-        from tool_answers
-        inner join core.identifiers as identifiers
-            on
-                tool_answers.kind = identifiers.identifier_kind
-                and tool_answers.value = identifiers.identifier_value
-        where tool_answers.recency = 1 and coalesce(tool_answers.is_active, true)
-        union all
-        select contacts.profile_id
-        from tool_answers
-        inner join staging.contact_identifiers as held
-            on
-                tool_answers.kind = held.kind
-                and tool_answers.value = held.value
-        inner join core.identifiers as contacts
-            on held.source || ':' || held.contact_id = contacts.identifier_value
-        where
-            contacts.identifier_kind = 'contact_id'
-            and tool_answers.recency = 1
-            and coalesce(tool_answers.is_active, true)
-    )
+    {_PLANNED}
     select count(distinct planned.profile_id) as people
     from planned
-    inner join said_no
+    inner join target.said_no as said_no
         on planned.profile_id = said_no.profile_id
+"""
+
+_SENT_KEYS = """
+    select distinct member_key, profile_id
+    from sync.ledger
+    where audience = :audience and destination = :destination
 """
 
 _GONE = f"""
@@ -121,16 +91,7 @@ def check_still_valid(warehouse: Warehouse, plan_id: str) -> None:
                 f"plan {plan_id} ({_name(plan)}): the ledger moved: {moved} answers of other plans have come since it "
                 "was made; nothing was sent. Plan the target again and look at that plan"
             )
-        channel, consent_channel = _channels(plan)
-        said_no = _count(
-            warehouse,
-            session,
-            _SAYING_NO,
-            plan,
-            channel=channel,
-            consent_channel=consent_channel,
-            always_applied=list(ALWAYS_APPLIED),
-        )
+        said_no = _count_saying_no(warehouse, session, plan)
         gone = _count(warehouse, session, _GONE, plan)
     if said_no or gone:
         raise PlanOutdated(
@@ -155,14 +116,14 @@ def _count(
     return int(warehouse.scalar(sql, connection=session, **named, **params) or 0)
 
 
-def _channels(plan: dict[str, Any]) -> tuple[str, str]:
-    """The destination's channel, and the consent that the audience asks for on it."""
-    from include.audiences.load import load_audiences
-    from include.destinations.base import destination_class
-
-    channel = destination_class(str(plan["destination"])).channel
-    policy = load_audiences().audience(str(plan["audience"])).channels.get(channel)
-    return channel, policy.consent if policy else channel
+def _count_saying_no(warehouse: Warehouse, session: sqlalchemy.Connection, plan: dict[str, Any]) -> int:
+    """How many of those who are to be sent something have said no by now, as a new plan would ask."""
+    platform = destination_class(str(plan["destination"]))
+    audience = load_audiences().audience(str(plan["audience"]))
+    params = policy_params(audience, platform, plan["as_of"], get_settings().holdout_salt)
+    with Workbench(warehouse, session, uuid.uuid4().hex, {**params, "plan_id": plan["plan_id"]}, {}) as bench:
+        know_who_said_no(bench, parse(_SENT_KEYS))
+        return int(bench.rows(_SAYING_NO)[0]["people"])
 
 
 def _name(plan: dict[str, Any]) -> str:

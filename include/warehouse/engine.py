@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -39,6 +40,11 @@ log = logging.getLogger(__name__)
 
 SCHEMAS = ("raw", "staging", "core", "segments", "sync", "reports")
 INSERT_CHUNK = 50_000
+_SHORT = 5_000  # a longer list is worth what pyarrow does first (_arrow_array)
+_PLAIN = {
+    "string": str, "int64": int, "int32": int, "double": float, "bool": bool, "timestamp[us]": datetime,
+    "date32[day]": date,
+}  # fmt: skip
 LOCK_PATIENCE_SECONDS = 120.0
 QUEUE_PATIENCE_SECONDS = 3600.0
 _QUIET_WAIT_SECONDS = 5.0
@@ -339,9 +345,9 @@ class Warehouse:
         with self._joined(connection) as session:
             schema = self._arrow_schema(session, table)
             arrays = [
-                pa.repeat(pa.scalar(values, schema.field(name).type), rows)
+                pa.repeat(_arrow_array([values], schema.field(name).type)[0], rows)
                 if isinstance(values, str)
-                else pa.array(values, type=schema.field(name).type)
+                else _arrow_array(values, schema.field(name).type)
                 for name, values in columns.items()
             ]
             self._append_arrow(session, table, without_zeros(pa.Table.from_arrays(arrays, names=list(columns))))
@@ -722,11 +728,32 @@ def _arrow_rows(table: str, schema: Any, chunk: Sequence[Mapping[str, Any]]) -> 
         field = schema.field(name)
         values = [row.get(name) for row in chunk]
         try:  # Arrow itself brings times with an offset to UTC
-            arrays.append(pa.array(values, type=field.type))
+            arrays.append(_arrow_array(values, field.type))
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             # The text of the error would quote the value.
             raise ConfigurationError(f"{table}.{name}: a value is not of type {field.type}") from None
     return without_zeros(pa.Table.from_arrays(arrays, names=names))
+
+
+def _arrow_array(values: Sequence[Any], kind: Any) -> Any:
+    """Values as Arrow, in the type of a column.
+
+    At the first list it is given pyarrow imports pandas, only to see whether the list is one of pandas' own: 0.4 s of
+    computing, more than many a task takes (pyarrow 26, 2026-11). So a short list of plain values is built as texts.
+    """
+    import pyarrow as pa
+
+    plain = _PLAIN.get(str(kind))
+    if (
+        len(values) > _SHORT
+        or "pandas" in sys.modules
+        or any(value is not None and type(value) is not plain for value in values)
+    ):
+        return pa.array(values, type=kind)
+    texts = pa.lib.StringBuilder()
+    texts.append_values([None if value is None else str(_naive_utc(value)) for value in values])
+    built = texts.finish()
+    return built if plain is str else built.cast(kind)
 
 
 def without_zeros(rows: Any) -> Any:

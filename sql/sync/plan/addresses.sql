@@ -1,7 +1,7 @@
 -- What stands for each profile at a destination that takes several kinds of identifiers, and all of hers as one text.
 --
--- One row is a profile. Key: profile_id. Inputs: what was found, and the identifiers of those who have several of a
--- kind. `member_key` is her identifier of the most preferred kind; `listed_kinds` is written out by
+-- One row is a profile. Key: profile_id. Inputs: the identifiers that are the only one of their kind, and those of who
+-- has several of a kind. `member_key` is her identifier of the most preferred kind; `listed_kinds` is written out by
 -- include/sync/payload.py, and equal identifiers have an equal text.
 with kinds as (
     select
@@ -10,8 +10,7 @@ with kinds as (
         preference,
         identifier as member_key,
         identifier as listed
-    from target.found
-    where identifier_count = 1
+    from target.alone
     union all
     select
         profile_id,

@@ -1,10 +1,9 @@
--- The identifiers of the segment's profiles in the form in which one destination wants one kind, counted.
+-- The identifiers of the segment's profiles in the form in which one destination wants one kind.
 --
--- One row is a profile. Key: profile_id. Inputs: core.identifiers, the segment. Run once for every kind the
--- destination accepts; `as_sent` is that kind's way of writing it.
+-- One row is an identifier of a profile. Inputs: core.identifiers, the segment. Run once for every kind the destination
+-- accepts; `as_sent` is that kind's way of writing it.
 --
--- An identifier that is shared or quarantined belongs to nobody and is never sent. Most people have one identifier of
--- a kind; only the others are worth a choice (identifiers.sql).
+-- An identifier that is shared or quarantined belongs to nobody and is never sent.
 with written as (
     select
         identifiers.profile_id,
@@ -20,9 +19,7 @@ with written as (
 select
     profile_id,
     :kind as kind,
-    min(identifier) as identifier,
-    :preference as preference,
-    count(*) as identifier_count
+    identifier,
+    :preference as preference
 from written
 where identifier is not null
-group by profile_id

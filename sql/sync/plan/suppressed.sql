@@ -1,80 +1,22 @@
--- Who must not be sent on this channel, and why.
+-- Who must not be sent on this channel although consent is there, and why.
 --
--- One row is a profile. Key: profile_id. Inputs: core.suppressions, core.identifiers, core.profile_activity,
--- core.profile_merges, staging.contact_identifiers, sync.opt_outs, the target's state.
+-- One row is a profile. Key: profile_id. Inputs: who said no (said_no.sql), core.suppressions, core.profile_activity.
 --
---   * Opted out, bounced, complained, erased: always, whatever the audience says; other reasons when it names them.
---   * What a tool told us after the last build counts already, by any identifier the person has, by one that a contact
---     of hers ever held, and by the address she was sent to this list with. A tool's own newest answer holds.
-with said as (
+-- Who said no: always. Other reasons: when the audience names them.
+with reasons as (
     select
-        destination,
-        kind,
-        case when kind = 'email' then lower(trim(value)) else value end as value,
-        channel,
-        reason,
-        is_active,
-        occurred_at,
-        read_at
-    from sync.opt_outs
-    where channel in (:channel, 'all')
-),
-
-tool_answers as (
-    select
-        kind,
-        value,
-        reason,
-        is_active,
-        row_number() over (
-            partition by destination, kind, value, channel
-            order by read_at desc nulls last, occurred_at desc nulls last, is_active desc
-        ) as recency
-    from said
-),
-
-reasons as (
+        profile_id,
+        reason
+    from target.said_no
+    where reason <> 'denied'
+    union all
     select
         profile_id,
         reason
     from core.suppressions
     where
         coalesce(channel, 'all') in (:channel, 'all')
-        and reason in (:suppressed_reasons)
-    union all
-    select
-        identifiers.profile_id,
-        coalesce(tool_answers.reason, 'opted_out') as reason
-    from tool_answers
-    inner join core.identifiers as identifiers
-        on
-            tool_answers.kind = identifiers.identifier_kind
-            and tool_answers.value = identifiers.identifier_value
-    where tool_answers.recency = 1 and coalesce(tool_answers.is_active, true)
-    union all
-    select
-        contacts.profile_id,
-        coalesce(tool_answers.reason, 'opted_out') as reason
-    from tool_answers
-    inner join staging.contact_identifiers as held
-        on
-            tool_answers.kind = held.kind
-            and tool_answers.value = held.value
-    inner join core.identifiers as contacts
-        on
-            contacts.identifier_kind = 'contact_id'
-            and contacts.identifier_value = held.source || ':' || held.contact_id
-    where tool_answers.recency = 1 and coalesce(tool_answers.is_active, true)
-    union all
-    select
-        coalesce(renamed.into_profile_id, state.profile_id) as profile_id,
-        coalesce(tool_answers.reason, 'opted_out') as reason
-    from tool_answers
-    inner join target.state as state
-        on tool_answers.value = state.member_key
-    left join core.profile_merges as renamed
-        on state.profile_id = renamed.profile_id
-    where tool_answers.recency = 1 and coalesce(tool_answers.is_active, true)
+        and reason in (:named_reasons)
     union all
     select
         profile_id,

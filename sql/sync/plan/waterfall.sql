@@ -26,14 +26,21 @@ with flagged as (
     where is_bot or is_staff
 ),
 
-consents as (
-    select
-        profile_id,
-        max(case when status = 'denied' then 1 else 0 end) as denials,
-        max(case when status = 'granted' then 1 else 0 end) as grants
+denied as (
+    select distinct profile_id
     from core.consents
-    where channel = :consent_channel and status in ('denied', 'granted')
-    group by profile_id
+    where channel = :consent_channel and status = 'denied'
+),
+
+ungranted as (
+    select segment.profile_id
+    from target.segment as segment
+    left join core.consents as consents
+        on
+            segment.profile_id = consents.profile_id
+            and consents.channel = :consent_channel
+            and consents.status = 'granted'
+    where consents.profile_id is null
 ),
 
 too_often as (
@@ -96,8 +103,8 @@ facts as (
         coalesce(flagged.is_bot, false) as is_bot,
         segment.allowed_channels is null
         or ', ' || segment.allowed_channels || ',' like '%, ' || :channel || ',%' as is_allowed,
-        coalesce(consents.denials, 0) = 1 as is_denied,
-        coalesce(consents.grants, 0) = 1 or :is_unknown_allowed as is_granted,
+        denied.profile_id is not null as is_denied,
+        ungranted.profile_id is null or :is_unknown_allowed as is_granted,
         capped.profile_id is not null as is_capped,
         :has_holdout and substring(md5(:holdout_salt || segment.profile_id), 1, 8) < :holdout_below as is_held_out
     from target.segment as segment
@@ -105,8 +112,10 @@ facts as (
         on segment.profile_id = addresses.profile_id
     left join flagged
         on segment.profile_id = flagged.profile_id
-    left join consents
-        on segment.profile_id = consents.profile_id
+    left join denied
+        on segment.profile_id = denied.profile_id
+    left join ungranted
+        on segment.profile_id = ungranted.profile_id
     left join target.suppressed as suppressed
         on segment.profile_id = suppressed.profile_id
     left join capped

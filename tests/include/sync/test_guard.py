@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -135,6 +136,29 @@ def test_who_said_no_leaves_while_the_rest_waits(world: World) -> None:
         "select member_key from sync.plan_rows where plan_id = :p order by row_number", p=plan.urgent_plan_id
     )
     assert [row["member_key"] for row in keys] == [f"p{number}@x.com" for number in (1, 2, 3, 4)]
+
+
+@pytest.mark.on_spark
+def test_a_no_under_an_address_that_was_given_up_is_urgent_too_however_it_is_written(world: World) -> None:
+    world.policy(STRICT)
+    _fill(world, 8)
+    world.sync()
+    world.execute("delete from segments.carts where profile_id <> 'p0'")
+    world.gave_up("p1", "p1.before@x.com")
+    world.opt_out("P1.Before@X.com")
+    world.opt_out(" P2@x.com")
+    # she was sent to the list with it, and has it no more
+    world.execute("update core.identifiers set identifier_value = 'p3.now@x.com' where identifier_value = 'p3@x.com'")
+    world.opt_out("P3@X.COM")
+    world.opt_out("P4@x.com")
+    world.opt_out("p4@x.com", is_active=False, read_at=world.as_of + timedelta(hours=1))  # and she came back
+
+    plan = world.plan()
+
+    assert plan.verdict == "ask"
+    assert world.sent(plan) == [("remove", f"p{number}@x.com") for number in (4, 5, 6, 7)]
+    keys = world.warehouse.read("select member_key from sync.plan_rows where plan_id = :p", p=plan.urgent_plan_id)
+    assert sorted(row["member_key"] for row in keys) == [f"p{number}@x.com" for number in (1, 2, 3)]
 
 
 def test_a_wave_of_opt_outs_alone_waits_for_nobody(world: World) -> None:

@@ -11,6 +11,9 @@ from tests.include.sync.target_world import World, world
 __all__ = ["world"]
 
 
+_ON_THE_LIST = {"sequence": -1, "audience": "carts", "destination": "mailchimp", "plan_id": "old", "status": "accepted"}
+
+
 @pytest.fixture
 def planned(world: World) -> World:
     """Ana and Bob are on the list; a plan waits in which Bob leaves and Cyd comes in."""
@@ -62,7 +65,9 @@ def test_a_late_answer_that_confirms_what_was_pending_changes_nothing(
             check_still_valid(world.warehouse, plan.plan_id)
 
 
-@pytest.mark.parametrize("how", ["suppressed", "denied", "at a tool", "under a former address", "given up", "erased"])
+@pytest.mark.parametrize(
+    "how", ["suppressed", "denied", "at a tool", "under a former address", "given up", "where she was sent", "erased"]
+)
 def test_who_has_said_no_since_outdates_it(planned: World, how: str) -> None:
     plan = planned.plan()
     if how == "suppressed":
@@ -73,7 +78,14 @@ def test_who_has_said_no_since_outdates_it(planned: World, how: str) -> None:
         planned.execute("delete from core.profiles where profile_id = 'cyd'")
     else:
         planned.gave_up("cyd", "given.up@x.com")
-        planned.opt_out({"at a tool": "cyd@x.com", "given up": "given.up@x.com"}.get(how, "former@x.com"))
+        planned.insert("sync.ledger", {**_ON_THE_LIST, "profile_id": "cyd", "member_key": "sent.with@x.com"})
+        addresses = {
+            "at a tool": "cyd@x.com",
+            "under a former address": " Former@x.com",
+            "given up": "Given.UP@X.com",
+            "where she was sent": "sent.with@x.com",
+        }
+        planned.opt_out(addresses[how])
 
     with pytest.raises(PlanOutdated, match="since it was made") as refused:
         check_still_valid(planned.warehouse, plan.plan_id)

@@ -187,7 +187,7 @@ def test_an_opt_out_of_an_address_her_contact_gave_up_follows_her(world: World) 
             {"source": "hubspot", "contact_id": "1", "kind": "email", "value": value, "is_current": is_current},
         )
     world.person("bob", email="bob@x.com")
-    world.opt_out("old@x.com")
+    world.opt_out("Old@X.com")
 
     assert world.excluded(world.plan()) == [("ana", "suppression", "opted_out")]
 

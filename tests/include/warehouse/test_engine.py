@@ -8,15 +8,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
 
 from include.errors import ConfigurationError, TransientError
+from include.settings import ROOT
 from include.warehouse import engine
-from include.warehouse.engine import Warehouse, get_warehouse
+from include.warehouse.engine import Warehouse, _arrow_array, get_warehouse
 
 
 @pytest.fixture(params=["memory", "file", "postgres"])
@@ -359,3 +361,46 @@ def test_now_is_read_in_utc() -> None:
     from include.warehouse.build import utc_now
 
     assert abs(datetime.now(UTC).replace(tzinfo=None) - utc_now()) < timedelta(seconds=5)
+
+
+def test_a_few_rows_are_written_without_importing_pandas() -> None:
+    code = (
+        "import sys; from include.warehouse.engine import Warehouse; w = Warehouse('duckdb://'); w.ensure_tables(); "
+        "w.insert('sync.segment_builds', [{'audience': 'a', 'matched': 1}]); "
+        "w.insert_columns('sync.segment_builds', {'audience': 'b', 'matched': [1, 2]}, 2); "
+        "assert w.scalar('select sum(matched) as s from sync.segment_builds') == 4; assert 'pandas' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("string", ["a", None, 'ü\n"', ""]),
+        ("int64", [1, None, -(2**63), 1.0, True]),
+        ("int64", [1, None, -(2**63)]),
+        ("double", [1.5, None, 0.1 + 0.2, float("inf"), 5e-324]),
+        ("double", [1, 2.5]),
+        ("bool", [True, None, False]),
+        ("date32", [date(2026, 3, 1), None]),
+        ("timestamp[us]", [datetime(2026, 3, 1, 1, 2, 3, 4), None, datetime(1, 1, 1)]),
+        ("timestamp[us]", [datetime(2026, 3, 1, tzinfo=timezone(timedelta(hours=2)))]),
+        ("string", []),
+    ],
+)
+def test_a_short_list_becomes_what_pyarrow_makes_of_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, values: list[Any]
+) -> None:
+    import pyarrow as pa
+
+    kind = pa.type_for_alias(name)
+    try:
+        expected: Any = pa.array(values, type=kind)
+    except pa.ArrowException as error:
+        expected = type(error)
+    monkeypatch.delitem(sys.modules, "pandas", raising=False)
+    if isinstance(expected, type):
+        with pytest.raises(expected):
+            _arrow_array(values, kind)
+    else:
+        assert _arrow_array(values, kind).equals(expected)
