@@ -7,27 +7,17 @@ python -m include.privacy status
 
 from __future__ import annotations
 
-import logging
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from include.errors import RekindleError
 from include.privacy.honour import honour_requests
 from include.privacy.requests import request_erasure
-from include.warehouse.engine import Warehouse, get_warehouse
+from include.shell import Url, err, new_app, out, run, warehouse_at
+from include.warehouse.engine import Warehouse
 
-app = typer.Typer(
-    help=__doc__, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
-)
-out = Console()
-err = Console(stderr=True)
-
-Url = Annotated[
-    str | None, typer.Option("--url", envvar="REKINDLE_WAREHOUSE_URL", help="instead of the connection `warehouse`")
-]
+app = new_app(__doc__)
 
 
 @app.command()
@@ -50,7 +40,7 @@ def erase(
     }  # fmt: skip
     if len(given) != 1:
         raise typer.BadParameter("name the person by one identifier: EMAIL, PHONE, USER_ID, VISITOR_ID or CONTACT_ID")
-    warehouse = _warehouse(url)
+    warehouse = warehouse_at(url)
     request_id = request_erasure(warehouse, *next(iter(given.items())))
     err.print(f"request {request_id}")
     if later:
@@ -64,13 +54,9 @@ def erase(
 @app.command()
 def status(url: Url = None) -> None:
     """Every request and how far it is."""
-    warehouse = _warehouse(url)
+    warehouse = warehouse_at(url)
     warehouse.ensure_tables()
     out.print(_receipts(warehouse, None))
-
-
-def _warehouse(url: str | None) -> Warehouse:
-    return Warehouse(url) if url else get_warehouse()
 
 
 def _receipts(warehouse: Warehouse, request_id: str | None) -> Table:
@@ -93,15 +79,5 @@ def _receipts(warehouse: Warehouse, request_id: str | None) -> Table:
     return table
 
 
-def main() -> None:
-    """Run a command; an error of ours is one line, not a traceback."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        app()
-    except RekindleError as error:
-        err.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(1) from error
-
-
 if __name__ == "__main__":
-    main()
+    run(app)

@@ -22,25 +22,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from include.errors import RekindleError
+from include.shell import Url, err, new_app, out, run, warehouse_at
 from include.warehouse import postgres
 from include.warehouse.build import build_model, build_tables, utc_now
-from include.warehouse.engine import Warehouse, get_warehouse
+from include.warehouse.engine import Warehouse
 from include.warehouse.models import build_order, load_models
 
-app = typer.Typer(
-    help=__doc__, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
-)
-out = Console()
-err = Console(stderr=True)
-
-Url = Annotated[
-    str | None, typer.Option("--url", envvar="REKINDLE_WAREHOUSE_URL", help="instead of the connection `warehouse`")
-]
-
-
-def _warehouse(url: str | None) -> Warehouse:
-    return Warehouse(url) if url else get_warehouse()
+app = new_app(__doc__)
 
 
 @app.command()
@@ -59,7 +47,7 @@ def query(
     else:
         text = sql
     params: dict[str, Any] = {"as_of": utc_now()} if ":as_of" in text else {}
-    rows = _first_rows(_warehouse(url), text, limit + 1, params)
+    rows = _first_rows(warehouse_at(url), text, limit + 1, params)
     if not rows:
         out.print("no rows")
         return
@@ -97,7 +85,7 @@ def build(
         raise typer.BadParameter("write the time like 2026-11-24T10:00", param_hint="--as-of") from error
     if moment.tzinfo is not None:
         moment = moment.astimezone(UTC).replace(tzinfo=None)
-    warehouse = _warehouse(url)
+    warehouse = warehouse_at(url)
     if model is not None:
         rows = build_model(warehouse, model, moment)
         err.print(f"{model}: {rows:,} rows, as of {moment:%Y-%m-%d %H:%M} UTC")
@@ -122,7 +110,7 @@ def load(
     url: Url = None,
 ) -> None:
     """Append Parquet files to a table of raw, by the names of their columns and in the types of the table."""
-    warehouse = _warehouse(url)
+    warehouse = warehouse_at(url)
     warehouse.ensure_tables()
     if not table.startswith("raw."):
         raise typer.BadParameter("rows are loaded into raw; the rest is built from it")
@@ -151,7 +139,7 @@ def create_database(
     url: Url = None,
 ) -> None:
     """Make login and database of a PostgreSQL warehouse on this server, where they are missing."""
-    warehouse = _warehouse(url)
+    warehouse = warehouse_at(url)
     if (
         warehouse.dialect != "postgres"
         or sqlalchemy.make_url(warehouse.url).host != sqlalchemy.make_url(admin_url).host
@@ -162,17 +150,5 @@ def create_database(
     err.print(f"made {' and '.join(made)}" if made else "login and database are there")
 
 
-def main() -> None:
-    """Run a command; an error of ours is one line, not a traceback."""
-    try:
-        app()
-    except RekindleError as error:
-        err.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(1) from error
-    except sqlalchemy.exc.DBAPIError as error:
-        err.print(f"error: {error.orig}", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(1) from error
-
-
 if __name__ == "__main__":
-    main()
+    run(app)
