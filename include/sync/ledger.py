@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -20,6 +21,7 @@ from include.destinations.base import Member, RequestOutcome, RowResult
 from include.destinations.http import utc_now
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from sqlalchemy import Connection
 
     from include.warehouse.engine import Warehouse
@@ -93,6 +95,8 @@ _APPEND_FOUND = """
     from ({found}) as found
 """
 
+# What the ledger keeps of a row of a plan.
+_KEPT = ("action", "profile_id", "member_key", "identifiers", "payload_hash")
 _STATUS_OF_OUTCOME = {"succeeded": "accepted", "partial": "unattributed", "failed": "rejected"}
 
 
@@ -107,7 +111,7 @@ class LedgerTarget:
 
 
 class PlanRow(NamedTuple):
-    """A row of sync.plan_rows as a push needs it."""
+    """A row of sync.plan_rows as a push needs it. Where there are many they are Arrow columns of these names."""
 
     row_number: int
     action: str
@@ -122,62 +126,56 @@ class Answers:
     """Rows and what the destination answered to each, in the order of the answers."""
 
     def __init__(self) -> None:
-        self.rows: list[PlanRow] = []
+        self.rows: list[pa.Table] = []
         self.results: list[RowResult] = []
-        self.times: list[datetime] = []
+        self.times: list[datetime] = []  # one for each table of rows
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.results)
 
-    def add(self, rows: Sequence[PlanRow], results: Sequence[RowResult]) -> None:
+    def add(self, rows: pa.Table, results: Sequence[RowResult]) -> None:
         """Add the answers of one batch, which have come just now."""
         if len(rows) != len(results):
             raise ValueError(f"{len(results)} answers to {len(rows)} rows")
-        self.rows += rows
+        self.rows.append(rows)
         self.results += results
-        self.times += [utc_now()] * len(rows)
+        self.times.append(utc_now())
 
     def statuses(self) -> Counter[str]:
         """How many rows got which answer."""
         return Counter([result.status for result in self.results])
 
 
-def to_members(rows: Sequence[PlanRow]) -> list[Member]:
+def in_columns(rows: Iterable[PlanRow]) -> pa.Table:
+    """Single rows as the columns that are sent and answered."""
+    import pyarrow as pa
+
+    types = [pa.int64(), *[pa.string()] * (len(PlanRow._fields) - 1)]
+    return pa.Table.from_pylist([row._asdict() for row in rows], pa.schema(zip(PlanRow._fields, types, strict=True)))
+
+
+def to_members(rows: pa.Table) -> list[Member]:
     """The members that rows of a plan are about, as a destination takes them."""
     # Their texts are read together, which is much quicker than one by one.
-    identifiers = orjson.loads(f"[{','.join([row.identifiers for row in rows])}]")
-    fields = orjson.loads(f"[{','.join([row.fields or '{}' for row in rows])}]")
-    return [
-        Member(row.member_key, known_by, filled)
-        for row, known_by, filled in zip(rows, identifiers, fields, strict=True)
-    ]
+    identifiers = orjson.loads(f"[{','.join(rows['identifiers'].to_pylist())}]")
+    fields = orjson.loads(f"[{','.join([text or '{}' for text in rows['fields'].to_pylist()])}]")
+    return list(map(Member, rows["member_key"].to_pylist(), identifiers, fields))
 
 
 def record_answers(warehouse: Warehouse, target: LedgerTarget, answers: Answers) -> None:
     """Append the answers to plan rows, and the requests behind those that are pending, in one transaction."""
-    rows, results = answers.rows, answers.results
-    waiting: dict[str, dict[str, Any]] = {}
-    for row, result, moment in zip(rows, results, answers.times, strict=True):
-        if result.status == "pending" and result.request_id:
-            found = waiting.get(result.request_id)
-            if found is None:
-                found = waiting[result.request_id] = {
-                    "request_id": result.request_id,
-                    "audience": target.audience,
-                    "destination": target.destination,
-                    "plan_id": target.plan_id,
-                    "action": "remove" if row.action == "remove" else "add",
-                    "status": "pending",
-                    "row_count": 0,
-                    "accepted_count": 0,
-                    "rejected_count": 0,
-                    "recorded_at": moment,
-                }
-            found["row_count"] += 1
+    import pyarrow as pa
+
+    if not answers:
+        return
+    rows = pa.concat_tables(answers.rows, promote_options="default")
+    moments = [
+        moment for moment, part in zip(answers.times, answers.rows, strict=True) for moment in repeat(moment, len(part))
+    ]
     with warehouse.session() as connection:
         first = last_sequence(warehouse, connection) + 1
         # The request first: where there are no transactions, rows that wait for one nobody knows would wait forever.
-        warehouse.insert("sync.requests", waiting.values(), connection=connection)
+        warehouse.insert("sync.requests", _pending(target, answers), connection=connection)
         warehouse.insert_columns(
             "sync.ledger",
             {
@@ -186,19 +184,42 @@ def record_answers(warehouse: Warehouse, target: LedgerTarget, answers: Answers)
                 "destination": target.destination,
                 "list_id": target.list_id,
                 "plan_id": target.plan_id,
-                "action": [row.action for row in rows],
-                "profile_id": [row.profile_id for row in rows],
-                "member_key": [row.member_key for row in rows],
-                "identifiers": [row.identifiers for row in rows],
-                "payload_hash": [row.payload_hash for row in rows],
-                "status": [result.status for result in results],
-                "reason": [result.reason or None for result in results],
-                "request_id": [result.request_id for result in results],
-                "acknowledged_at": answers.times,
+                **{name: rows[name] for name in _KEPT},
+                "status": [result.status for result in answers.results],
+                "reason": [result.reason or None for result in answers.results],
+                "request_id": [result.request_id for result in answers.results],
+                "acknowledged_at": moments,
             },
             len(rows),
             connection=connection,
         )
+
+
+def _pending(target: LedgerTarget, answers: Answers) -> list[dict[str, Any]]:
+    """A row of sync.requests for each request that answers later."""
+    found: dict[str, dict[str, Any]] = {}
+    start = 0
+    for moment, rows in zip(answers.times, answers.rows, strict=True):
+        results = answers.results[start : start + len(rows)]
+        start += len(rows)
+        for position, result in enumerate(results):
+            if result.status != "pending" or not result.request_id:
+                continue
+            if result.request_id not in found:
+                found[result.request_id] = {
+                    "request_id": result.request_id,
+                    "audience": target.audience,
+                    "destination": target.destination,
+                    "plan_id": target.plan_id,
+                    "action": "remove" if rows["action"][position].as_py() == "remove" else "add",
+                    "status": "pending",
+                    "row_count": 0,
+                    "accepted_count": 0,
+                    "rejected_count": 0,
+                    "recorded_at": moment,
+                }
+            found[result.request_id]["row_count"] += 1
+    return list(found.values())
 
 
 def pending_requests(warehouse: Warehouse, audience: str, destination: str) -> list[dict[str, Any]]:

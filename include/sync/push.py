@@ -7,7 +7,8 @@ the destination says are safe. Answers are appended to the ledger in groups: sev
 
 Leavers are through before anybody comes in. The old address of a member is taken off last, and only when her new one
 was accepted. No session of the warehouse is open while the network is waited for, and no more than a page of rows,
-a group of answers and the batches under way are in memory.
+a group of answers and the batches under way are in memory. Rows stay in Arrow columns, as the warehouse gave them,
+until a batch of them is written for its destination.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import groupby, starmap
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from include.destinations.base import Destination, RequestOutcome, RowResult, get_destination
@@ -42,15 +43,19 @@ from include.sync.one_writer import one_writer
 from include.sync.send import send_rows
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from include.warehouse.engine import Warehouse
 
 logger = logging.getLogger(__name__)
 
 Connect = Callable[[str, Mapping[str, object]], Destination]
 
-PAGE_ROWS = 20_000
-GROUP_ROWS = 20_000  # answers written in one transaction at most ...
-GROUP_SECONDS = 5.0  # ... and the longest that one waits for it
+PAGE_ROWS = 50_000
+# Answers written in one transaction at most: DuckDB stores 122,880 rows together, and writes them all again when some
+# are added.
+GROUP_ROWS = 100_000
+GROUP_SECONDS = 5.0  # and the longest that one waits for its transaction
 PROGRESS_SECONDS = 10.0
 _HELD_BACK = RowResult("retry", "her new address is not in yet; the old one stays until it is")
 
@@ -96,7 +101,7 @@ def _push(warehouse: Warehouse, begun: _Begun, connect: Connect) -> PushSummary:
     going_on = " (going on)" if begun.started_before else ""
     logger.info("%s: sending %s rows to list %s%s", name, begun.total, list_id, going_on)
     writer = _Writer(warehouse, target, _Progress(name, begun.total))
-    with _nothing_old_looked_at():
+    with nothing_old_looked_at():
         for is_removal, rows in groupby(_stream(writer, begun), key=_is_removal):
             held_back = _held_back(warehouse, plan_id) if is_removal and begun.has_moves else frozenset[int]()
             _send_stage(writer, destination, rows, held_back, is_removal=is_removal)
@@ -115,7 +120,7 @@ def _push(warehouse: Warehouse, begun: _Begun, connect: Connect) -> PushSummary:
 
 
 @contextmanager
-def _nothing_old_looked_at() -> Iterator[None]:
+def nothing_old_looked_at() -> Iterator[None]:
     """Keep Python from looking through all modules for rubbish again and again: a quarter of reading the answers."""
     gc.freeze()
     try:
@@ -181,8 +186,10 @@ class _Begun:
     started_before: bool
     has_moves: bool
     total: int
+    first_row: int
+    last_row: int
     fields: list[str]
-    first_page: list[PlanRow]
+    first_page: pa.Table
 
 
 def _begin(warehouse: Warehouse, plan_id: str, until_it_is_sent: ExitStack | None = None) -> _Begun:
@@ -197,6 +204,12 @@ def _begin(warehouse: Warehouse, plan_id: str, until_it_is_sent: ExitStack | Non
         started_before = bool(
             warehouse.scalar("select count(*) as rows_found from sync.ledger where plan_id = :plan_id", plan_id=plan_id)
         )
+        (left,) = warehouse.read(
+            "select count(*) as total, min(rows.row_number) as first_row, max(rows.row_number) as last_row "
+            + _unanswered(started_before),
+            plan_id=plan_id,
+        )
+        first_row = int(left["first_row"] or 0)
         return _Begun(
             plan=plan,
             has_intentions=has_intentions(warehouse, str(plan["audience"]), str(plan["destination"])),
@@ -209,11 +222,11 @@ def _begin(warehouse: Warehouse, plan_id: str, until_it_is_sent: ExitStack | Non
                     plan_id=plan_id,
                 )
             ),
-            total=int(
-                warehouse.scalar(f"select count(*) as rows_found {_unanswered(started_before)}", plan_id=plan_id)
-            ),
+            total=int(left["total"]),
+            first_row=first_row,
+            last_row=int(left["last_row"] or 0),
             fields=_fields(warehouse, plan_id),
-            first_page=_page(warehouse, plan_id, started_before, -1),
+            first_page=_page(warehouse, plan_id, first_row, started_before=started_before),
         )
 
 
@@ -237,35 +250,50 @@ def _unanswered(started_before: bool) -> str:
     """
 
 
-def _page(warehouse: Warehouse, plan_id: str, started_before: bool, after: int) -> list[PlanRow]:
-    sql = f"""
+def _page(warehouse: Warehouse, plan_id: str, start: int, *, started_before: bool) -> pa.Table:
+    """The rows to send among the PAGE_ROWS numbers of the plan from `start` on."""
+    return warehouse.read_columns(
+        f"""
         select {", ".join(f"rows.{column}" for column in PlanRow._fields)}
         {_unanswered(started_before)}
-            and rows.row_number > :after
+            and rows.row_number >= :start
+            and rows.row_number < :end
         order by rows.row_number
-        limit {PAGE_ROWS}
-    """
-    return list(starmap(PlanRow, warehouse.tuples(sql, plan_id=plan_id, after=after)))
+        """,
+        plan_id=plan_id,
+        start=start,
+        end=start + PAGE_ROWS,
+    )
 
 
-def _stream(writer: _Writer, begun: _Begun) -> Iterator[PlanRow]:
-    """The rows to send in the plan's order, page by page; one opening of the warehouse takes answers and gives rows."""
-    page = begun.first_page
-    while page:
-        yield from page
-        if len(page) < PAGE_ROWS:
-            return
-        with writer.warehouse.held():
-            writer.write()
-            page = _page(writer.warehouse, writer.target.plan_id, begun.started_before, page[-1].row_number)
+def _stream(writer: _Writer, begun: _Begun) -> Iterator[pa.Table]:
+    """The rows to send in the plan's order, each table of one kind; one opening of the warehouse takes answers and
+    gives a page."""
+    plan_id, page = writer.target.plan_id, begun.first_page
+    for first in range(begun.first_row, begun.last_row + 1, PAGE_ROWS):
+        if first > begun.first_row:
+            with writer.warehouse.held():
+                writer.write_when_due()
+                page = _page(writer.warehouse, plan_id, first, started_before=begun.started_before)
+        for _, rows in _runs(page, "action", "remove".__eq__):
+            yield rows
 
 
-def _is_removal(row: PlanRow) -> bool:
-    return row.action == "remove"
+def _is_removal(rows: pa.Table) -> bool:
+    return bool(rows["action"][0].as_py() == "remove")
+
+
+def _runs(rows: pa.Table, column: str, key: Callable[[Any], bool]) -> Iterator[tuple[bool, pa.Table]]:
+    """Rows in parts that follow each other, each with what its rows have in common."""
+    start = 0
+    for common, run in groupby(rows[column].to_pylist(), key):
+        length = len(list(run))
+        yield common, rows.slice(start, length)
+        start += length
 
 
 def _send_stage(
-    writer: _Writer, destination: Destination, rows: Iterator[PlanRow], held_back: frozenset[int], *, is_removal: bool
+    writer: _Writer, destination: Destination, parts: Iterable[pa.Table], held_back: frozenset[int], *, is_removal: bool
 ) -> None:
     """Send rows of one kind with several batches under way; at the end all are answered and written down.
 
@@ -273,9 +301,9 @@ def _send_stage(
     """
     verb = "remove" if is_removal else "add"
     stop = threading.Event()
-    under_way: deque[tuple[list[PlanRow], Future[list[RowResult]]]] = deque()
+    under_way: deque[tuple[pa.Table, Future[list[RowResult]]]] = deque()
 
-    def send(batch: list[PlanRow]) -> list[RowResult]:
+    def send(batch: pa.Table) -> list[RowResult]:
         if stop.is_set():
             raise CancelledError
         try:
@@ -307,7 +335,7 @@ def _send_stage(
 
     with ThreadPoolExecutor(destination.connections, thread_name_prefix=destination.name) as senders:
         try:
-            for batch in _batches(writer.without(rows, held_back), destination.max_batch_rows):
+            for batch in _batches(writer.without(parts, held_back), destination.max_batch_rows):
                 if verb not in destination.repeatable:
                     intend(writer.warehouse, writer.target, batch)
                 under_way.append((batch, senders.submit(send, batch)))
@@ -344,15 +372,18 @@ def _held_back(warehouse: Warehouse, plan_id: str) -> frozenset[int]:
     return frozenset(int(row_number) for (row_number,) in rows)
 
 
-def _batches(rows: Iterator[PlanRow], size: int) -> Iterator[list[PlanRow]]:
-    batch: list[PlanRow] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _batches(parts: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
+    """The same rows in tables of `size`; the last has what is left."""
+    import pyarrow as pa
+
+    rest: list[pa.Table] = []
+    for part in parts:
+        rows = pa.concat_tables([*rest, part], promote_options="default")
+        full = len(rows) - len(rows) % size
+        for start in range(0, full, size):
+            yield rows.slice(start, size)
+        rest = [rows.slice(full)]
+    yield from (rows for rows in rest if len(rows))
 
 
 class _Writer:
@@ -365,19 +396,20 @@ class _Writer:
         self._waiting = Answers()
         self._due = 0.0
 
-    def add(self, rows: Sequence[PlanRow], results: Sequence[RowResult]) -> None:
+    def add(self, rows: pa.Table, results: Sequence[RowResult]) -> None:
         self._take(rows, results)
         self.batches += 1
 
-    def without(self, rows: Iterator[PlanRow], held_back: frozenset[int]) -> Iterator[PlanRow]:
+    def without(self, parts: Iterable[pa.Table], held_back: frozenset[int]) -> Iterator[pa.Table]:
         """The rows to send; those that are held back are noted for the next push."""
-        for row in rows:
-            if row.row_number in held_back:
-                self._take([row], [_HELD_BACK])
-            else:
-                yield row
+        for part in parts:
+            for is_held, rows in _runs(part, "row_number", held_back.__contains__):
+                if is_held:
+                    self._take(rows, [_HELD_BACK] * len(rows))
+                else:
+                    yield rows
 
-    def _take(self, rows: Sequence[PlanRow], results: Sequence[RowResult]) -> None:
+    def _take(self, rows: pa.Table, results: Sequence[RowResult]) -> None:
         if not self._waiting:
             self._due = time.monotonic() + GROUP_SECONDS
         self._waiting.add(rows, results)

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from include.destinations.base import Destination, Member, RowResult, Status
 from include.destinations.http import utc_now
 from include.errors import AnswerLost, AudienceRejected, BatchRefused
 from include.sync.intentions import look_up
-from include.sync.ledger import PlanRow, to_members
+from include.sync.ledger import to_members
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
 ALL_BAD = 50  # so many single rows refused and none taken: it is not the rows
 
 
-def send_rows(destination: Destination, list_id: str, verb: str, rows: Sequence[PlanRow]) -> list[RowResult]:
+def send_rows(destination: Destination, list_id: str, verb: str, rows: pa.Table) -> list[RowResult]:
     """Send rows of a plan by `add` or `remove`; the only place from which members leave.
 
     Where the verb must not be repeated and its answer was lost, the platform is asked what became of the rows.

@@ -254,6 +254,20 @@ class Warehouse:
                 return found
             return [tuple(row) for row in self._result(session, sql, params)]
 
+    def read_columns(self, sql: str, *, connection: sqlalchemy.Connection | None = None, **params: Any) -> Any:
+        """All rows of a query as an Arrow table: the form for many rows of which most are only handed on."""
+        import pyarrow as pa
+
+        with self._joined(connection) as session:
+            if self.dialect == "duckdb":
+                statement, values = self._statement(sql, params)
+                duck: Any = session.connection.driver_connection
+                return duck.sql(_dollars(statement.text), params=values).to_arrow_table()
+            found = self._result(session, sql, params)
+            names, rows = list(found.keys()), found.all()
+        columns = list(zip(*rows, strict=True)) or [()] * len(names)
+        return pa.table([_arrow_array(column, _kind(column)) for column in columns], names=names)
+
     def scalar(self, sql: str, *, connection: sqlalchemy.Connection | None = None, **params: Any) -> Any:
         """The first value of the first row, None when there is no row."""
         with self._joined(connection) as session:
@@ -336,7 +350,7 @@ class Warehouse:
     def insert_columns(
         self, table: str, columns: Mapping[str, Any], rows: int, *, connection: sqlalchemy.Connection | None = None
     ) -> None:
-        """Append rows given as whole columns; a text stands for a column that says the same in every row."""
+        """Append rows given as whole columns, Arrow's or lists; a text is a column that says the same in every row."""
         import pyarrow as pa
 
         _check_name(table)
@@ -347,6 +361,8 @@ class Warehouse:
             arrays = [
                 pa.repeat(_arrow_array([values], schema.field(name).type)[0], rows)
                 if isinstance(values, str)
+                else values.cast(schema.field(name).type)
+                if isinstance(values, pa.ChunkedArray)
                 else _arrow_array(values, schema.field(name).type)
                 for name, values in columns.items()
             ]
@@ -733,6 +749,16 @@ def _arrow_rows(table: str, schema: Any, chunk: Sequence[Mapping[str, Any]]) -> 
             # The text of the error would quote the value.
             raise ConfigurationError(f"{table}.{name}: a value is not of type {field.type}") from None
     return without_zeros(pa.Table.from_arrays(arrays, names=names))
+
+
+def _kind(values: Sequence[Any]) -> Any:
+    """The Arrow type of the first value that is there; a column without one is a text."""
+    import pyarrow as pa
+
+    first = next((value for value in values if value is not None), "")
+    return {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), datetime: pa.timestamp("us")}.get(
+        type(first), pa.string()
+    )
 
 
 def _arrow_array(values: Sequence[Any], kind: Any) -> Any:

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import orjson
+import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -25,7 +26,8 @@ from include.destinations.google_ads import GoogleAds
 from include.identity import google_email_sha256, google_phone_sha256, meta_email_sha256, meta_phone_sha256
 from include.identity.email import lower
 from include.settings import ROOT
-from include.sync.ledger import PlanRow, to_members
+from include.sync.ledger import to_members
+from include.sync.push import nothing_old_looked_at
 from include.warehouse.dialects import to_sql
 from include.warehouse.engine import Warehouse
 from include.warehouse.house import EMAIL_SHAPE
@@ -68,6 +70,8 @@ _HASHED = """
 _MEMBERS = """
     select
         contact_id,
+        cast(contact_id as text) as member_key,
+        cast(null as text) as fields,
         '{{' || coalesce('"{email}":["' || email || '"]', '')
         || case when email is not null and phone is not null then ',' else '' end
         || coalesce('"{phone}":["' || phone || '"]', '') || '}}' as identifiers
@@ -85,13 +89,12 @@ class Platform:
     phone: str
     hash_email: Callable[[str], str]
     hash_phone: Callable[[str], str]
-    body: Callable[[list[PlanRow]], bytes]
+    body: Callable[[pa.Table], bytes]
     plain_body: Callable[[list[tuple[str | None, str | None]]], bytes]
 
 
-def _google(rows: list[PlanRow]) -> bytes:
-    members = [message for member in to_members(rows) for message in _GOOGLE._messages(member)]
-    return orjson.dumps({"audienceMembers": members})
+def _google(rows: pa.Table) -> bytes:
+    return orjson.dumps({"audienceMembers": [message for _, message in _GOOGLE._messages(to_members(rows))]})
 
 
 def _plain_google(people: list[tuple[str | None, str | None]]) -> bytes:
@@ -106,7 +109,7 @@ def _plain_google(people: list[tuple[str | None, str | None]]) -> bytes:
     return orjson.dumps({"audienceMembers": members})
 
 
-def _meta(rows: list[PlanRow]) -> bytes:
+def _meta(rows: pa.Table) -> bytes:
     members = [member.identifiers for member in to_members(rows)]
     data = [[(one.get(kind) or ("",))[0] for kind in ("meta_email_sha256", "meta_phone_sha256")] for one in members]
     return orjson.dumps({"payload": {"schema": ["EMAIL", "PHONE"], "data": data}})
@@ -143,17 +146,18 @@ def ours(warehouse: Warehouse, platform: Platform) -> Iterator[bytes]:
     with warehouse.session() as session:
         session.exec_driver_sql(f"create temp table hashed as {to_sql(hashed, warehouse.dialect)}")
         session.exec_driver_sql(f"create temp table members as {_MEMBERS.format(**kinds)} order by contact_id")
-        after = -1
-        while page := warehouse.tuples(
-            "select contact_id, identifiers from members where contact_id > :after order by contact_id limit :page",
-            connection=session,
-            after=after,
-            page=PAGE,
-        ):
-            rows = [PlanRow(number, "add", "", "", identifiers, None, None) for number, identifiers in page]
-            for start in range(0, len(rows), BATCH):
-                yield platform.body(rows[start : start + BATCH])
-            after = page[-1][0]
+        (contacts,) = warehouse.tuples("select max(contact_id) + 1 from members", connection=session)
+        with nothing_old_looked_at():
+            for first in range(0, contacts[0], PAGE):
+                page = warehouse.read_columns(
+                    "select member_key, identifiers, fields from members "
+                    "where contact_id >= :first and contact_id < :end order by contact_id",
+                    connection=session,
+                    first=first,
+                    end=first + PAGE,
+                )
+                for start in range(0, len(page), BATCH):
+                    yield platform.body(page.slice(start, BATCH))
         session.exec_driver_sql("drop table members")
         session.exec_driver_sql("drop table hashed")
 
