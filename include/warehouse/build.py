@@ -10,7 +10,8 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,7 +22,7 @@ from include.settings import Settings, get_settings
 from include.warehouse import postgres, spark
 from include.warehouse.builds import Build, begin_build, current_build, finish_build
 from include.warehouse.engine import Warehouse
-from include.warehouse.incremental import Update, leave_trail
+from include.warehouse.incremental import Update, leave_trail, touched_part
 from include.warehouse.models import Model, build_order, load_models
 from include.warehouse.render import parse, render, render_statement, render_tree
 
@@ -75,27 +76,46 @@ def build_tables(
     """Build staging, core and the tables of reports in order, then the views; rows by table.
 
     `told` hears of every table that is ready: its name, rows and seconds. Segments are built per audience.
+
+    Where readers of an engine never wait for a writer, an incremental build is one transaction: they see all of it or
+    nothing, and it needs no more than one commit. Otherwise every table is.
     """
-    models = load_models()
     with warehouse.held():
         warehouse.ensure_tables()
-        build = begin_build(warehouse, as_of, setting_params(), full_refresh=full_refresh)
-        rows = {}
-        for name in build_order(models):
-            if models[name].schema not in ("staging", "core", "reports"):
-                continue
-            if models[name].schema == "reports" and models[name].materialized == "view":
-                continue
-            began = time.monotonic()
-            with warehouse.session() as session:
-                count = run_model(warehouse, session, models[name], {**setting_params(), "as_of": as_of}, build=build)
-            if models[name].materialized == "view":
-                continue
-            rows[name] = count
-            if told is not None:
-                told(name, count, time.monotonic() - began)
-        finish_build(warehouse)
-        ensure_views(warehouse)
+        with warehouse.session() as session:
+            build = begin_build(warehouse, as_of, setting_params(), full_refresh=full_refresh, connection=session)
+            is_one = warehouse.dialect == "duckdb" and not build.is_full
+            if is_one:
+                rows = _build_all(warehouse, replace(build, slices=set()), told, session)
+        if not is_one:
+            rows = _build_all(warehouse, build, told)
+    return rows
+
+
+def _build_all(
+    warehouse: Warehouse,
+    build: Build,
+    told: Callable[[str, int, float], None] | None,
+    connection: sqlalchemy.Connection | None = None,
+) -> dict[str, int]:
+    """Every model of a build that has begun, in one session or each in its own."""
+    models, rows = build.models, {}
+    params = {**setting_params(), "as_of": build.as_of}
+    for name in build_order(models):
+        if models[name].schema not in ("staging", "core", "reports"):
+            continue
+        if models[name].schema == "reports" and models[name].materialized == "view":
+            continue
+        began = time.monotonic()
+        with warehouse.session() if connection is None else nullcontext(connection) as session:
+            count = run_model(warehouse, session, models[name], params, build=build)
+        if models[name].materialized == "view":
+            continue
+        rows[name] = count
+        if told is not None:
+            told(name, count, time.monotonic() - began)
+    finish_build(warehouse, build, connection=connection)
+    ensure_views(warehouse, connection)
     return rows
 
 
@@ -144,11 +164,15 @@ def run_model(
     incremental = build is not None and not build.is_full and model.schema in ("staging", "core")
 
     def query() -> str:
+        if build is not None and incremental and model.materialized == "work":
+            return touched_part(warehouse, session, model, params, build)
         return render(model.sql, warehouse.dialect, params, stages, where=model.where, incremental=incremental)
 
     with _naming(warehouse, model):
         if model.materialized == "view":
-            _replace_view(warehouse, session, target, query())
+            # The others are as they were: an incremental build has the text and the settings of the last.
+            if not incremental or ":as_of" in model.sql:
+                _replace_view(warehouse, session, target, query())
             return 0
 
         def rebuild() -> int:
@@ -292,11 +316,11 @@ def _check_segment(warehouse: Warehouse, session: sqlalchemy.Connection, fresh: 
         )
 
 
-def ensure_views(warehouse: Warehouse) -> None:
+def ensure_views(warehouse: Warehouse, connection: sqlalchemy.Connection | None = None) -> None:
     """Create the views of sql/reports and sql/sync anew; one whose tables are not built yet waits for them."""
     models = load_models()
     params = setting_params()
-    with warehouse.session() as session:
+    with warehouse._joined(connection) as session:
         if warehouse.dialect == "postgres":
             postgres.one_at_a_time(session)
         present = set(warehouse._all_columns(session))

@@ -55,6 +55,11 @@ class Build:
     since: datetime | None = None
     loads: Loads = field(default_factory=dict)
     columns: dict[str, dict[str, str]] = field(default_factory=dict, repr=False, compare=False)
+    models: Mapping[str, Model] = field(default_factory=load_models, repr=False, compare=False)
+    # When what models ask for was loaded, once somebody has looked (incremental.py).
+    loaded: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    # Where the build is one transaction: the temporary tables of slices.py that are there.
+    slices: set[str] | None = field(default=None, repr=False, compare=False)
 
     def columns_of(self, table: str, warehouse: Warehouse, session: sqlalchemy.Connection) -> Mapping[str, str]:
         """The columns of a table of staging or core; they stay as they are during an incremental build."""
@@ -67,12 +72,17 @@ class Build:
 
 
 def begin_build(
-    warehouse: Warehouse, as_of: datetime, settings: Mapping[str, Any], *, full_refresh: bool = False
+    warehouse: Warehouse,
+    as_of: datetime,
+    settings: Mapping[str, Any],
+    *,
+    full_refresh: bool = False,
+    connection: sqlalchemy.Connection | None = None,
 ) -> Build:
     """Fix what the next models take in, and forget the keys of the last finished build."""
     models = load_models()
     fingerprint = _fingerprint(warehouse, models, settings)
-    with warehouse.session() as session:
+    with warehouse._joined(connection) as session:
         done = warehouse.read(
             "select build_id, status, is_full, as_of, fingerprint, recorded_at from sync.builds "
             "order by recorded_at desc, status desc",
@@ -90,7 +100,7 @@ def begin_build(
         marks = {} if reason else _marks(warehouse, session)
         loads = _loads(warehouse, session, marks)
         since = None if reason else _of(last, "as_of")
-        build = Build(uuid.uuid4().hex, reason is not None, as_of, since, loads, {} if reason else present)
+        build = Build(uuid.uuid4().hex, reason is not None, as_of, since, loads, {} if reason else present, models)
         if reason or not died:
             for table in [name for name in metadata.tables if name.startswith("core.touched_")]:
                 warehouse.clear(table, connection=session)
@@ -117,10 +127,12 @@ def begin_build(
     return build
 
 
-def finish_build(warehouse: Warehouse) -> None:
-    """Say that everything the build that began last took in is in every table."""
-    with warehouse.session() as session:
-        build = current_build(warehouse, session)
+def finish_build(
+    warehouse: Warehouse, build: Build | None = None, *, connection: sqlalchemy.Connection | None = None
+) -> None:
+    """Say that everything a build took in (without one: that which began last) is in every table."""
+    with warehouse._joined(connection) as session:
+        build = build or current_build(warehouse, session)
         if build is None:
             raise ConfigurationError("no build has begun; python -m include.warehouse build does all of it")
         _record(warehouse, session, build, "finished", None)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 # What makes a finished text of a model's: together with sqlglot's version these say which texts are still true.
 _MADE_BY = (
     "include/identity/sql.py",
-    *(f"include/warehouse/{name}.py" for name in ("dialects", "finished", "house", "render", "touched")),
+    *(f"include/warehouse/{name}.py" for name in ("dialects", "finished", "house", "render", "slices", "touched")),
 )
 
 _REMEMBERED = 2048

@@ -15,9 +15,10 @@ from sqlglot import exp
 
 from include.errors import ConfigurationError
 from include.warehouse.builds import Build, new_rows, window
-from include.warehouse.models import Model, load_models
+from include.warehouse.models import Model
 from include.warehouse.records import RECORDS
-from include.warehouse.render import parse_statement, render, render_statement
+from include.warehouse.render import parse_statement, render, render_in_slices, render_statement
+from include.warehouse.slices import LASTING, slice_name
 from include.warehouse.tables import metadata
 from include.warehouse.touched import SINCE, UNITS
 
@@ -28,7 +29,15 @@ if TYPE_CHECKING:
 
 # A copy of an event that differs in nothing else says nothing new.
 _SAYS_NOTHING = {"loaded_at", "source_file"}
+# What is followed of a changed event.
+_FOLLOWED = (
+    "event_key, source, event_name, visitor_id, user_id, email, session_id, transaction_id, engagement_ms, occurred_at"
+)
 _KEY_FUNCTIONS = {column: name for name, (_, column, _) in UNITS.items()}
+
+
+# Tests by table for when rows were loaded, and their params.
+Loaded = tuple[dict[str, str], dict[str, Any]]
 
 
 class Update:
@@ -96,6 +105,7 @@ class Update:
         if self.warehouse.dialect == "duckdb":
             self.run_text(f"create or replace temp table {table} as {text}")
         else:
+            self.run_text(f"drop table if exists pg_temp.{table}")
             self.run_text(f"create temp table {table} on commit drop as {text}")
 
     def columns(self, table: str | None = None) -> Mapping[str, str]:
@@ -106,23 +116,29 @@ class Update:
         """The name of a table that stands beside this model's for a while."""
         return f"{self.name.split('.')[1]}__{what}"
 
-    def fresh(self, instead: Mapping[str, str] | None = None, **params: Any) -> str:
+    def fresh(self, instead: Mapping[str, str] | None = None, table: str | None = None, **params: Any) -> str:
         """The touched rows as they are now, in a table beside the real one."""
-        table = self.beside("new")
-        if "touched_event(" in self.model.sql:
-            loaded, moments = self.loaded_with("select key_hash(event_key) from core.touched_events")
-            instead = {"staging.events": f"select * from staging.events where {loaded}", **(instead or {})}
+        table = table or self.beside("new")
+        if instead is None and (loaded := self.loaded()):
+            tests, moments = loaded
+            instead = {
+                name: f"select * from {name} where {test}"
+                for name, test in tests.items()
+                if name in self.model.depends_on
+            }
             params |= moments
         self.warehouse.expect_whole_tables(self.session)
-        query = render(
-            self.model.sql,
-            self.warehouse.dialect,
-            {**self.params, **params, **self.first_day()},
-            where=self.model.where,
-            incremental=True,
-            instead=instead,
+        self.keep(
+            table,
+            touched_part(
+                self.warehouse,
+                self.session,
+                self.model,
+                {**self.params, **params, **self.first_day()},
+                self.build,
+                instead,
+            ),
         )
-        self.keep(table, query)
         return table
 
     def first_day(self) -> dict[str, datetime]:
@@ -143,8 +159,8 @@ class Update:
 
     # kinds of tables
 
-    def replace_touched(self, instead: Mapping[str, str] | None = None) -> None:
-        """Delete the touched rows and put in what they are now."""
+    def replace_touched(self, instead: Mapping[str, str] | None = None) -> str | None:
+        """Delete the touched rows and put in what they are now; a table of these, None where no key is touched."""
         function = _KEY_FUNCTIONS.get(self.model.key or "")
         if function is None:
             raise ConfigurationError(
@@ -153,10 +169,15 @@ class Update:
         # A browser without session ids may have had no visit yet; a touched day is there in any case.
         table = "core.touched_days" if function == "touched_visit" else UNITS[function][0]
         if not self.some(f"select 1 from {table}"):
-            return
-        fresh = self.fresh(instead)
+            return None
+        part = None
+        if self.build.slices is not None and function in LASTING:
+            part = slice_name(self.name, function, str(self.model.key))
+            self.build.slices.add(part)
+        fresh = self.fresh(instead, part)
         self.execute(f"delete from {self.name} where {function}({self.model.key})")
         self.take_in(fresh)
+        return fresh
 
     def fold(self) -> None:
         """Take new rows into smallest and largest values by group; a row taken in twice changes nothing."""
@@ -203,7 +224,7 @@ class Update:
 
     def has_news(self, name: str | None = None) -> bool:
         """Whether a staging model, or one it reads, reads a table with new rows."""
-        models = load_models()
+        models = self.build.models
         reads = models[name or self.name].depends_on
         return any(table in self.build.loads for table in reads) or any(
             self.has_news(table) for table in reads if table in models
@@ -264,8 +285,7 @@ class Update:
 
     def touch_records(self, changed: str) -> None:
         """Touch the identifiers of changed records, tied by record."""
-        models = load_models()
-        nodes = models["core.record_nodes"]
+        nodes = self.build.models["core.record_nodes"]
         lines = {
             "staging.order_items": ("staging.orders", "order_id"),
             "staging.cart_items": ("staging.carts", "cart_id"),
@@ -334,54 +354,83 @@ class Update:
         )
         return True
 
-    def loaded_with(self, hashes: str) -> tuple[str, dict[str, Any]]:
-        """When the raw rows of these events were loaded, as a test and its params: it spares reading the others."""
+    def loaded_with(self, rows: str, **params: Any) -> Loaded:
+        """When the rows of some events were loaded, as a test for events, one for their lines, and params.
+
+        It spares reading the others, since rows lie in the order of loading. A line holds with a copy of its event that
+        has the same load, or where one of the two has none.
+        """
         oldest, newest, undated = self.execute(
-            "select min(loaded_at), max(loaded_at), count(*) - count(loaded_at) from staging.event_keys "
-            f"where event_hash in ({hashes})"
+            f"select min(loaded_at), max(loaded_at), count(*) - count(loaded_at) from ({rows}) as found", **params
         ).one()
         tests = ["loaded_at is null"] if undated else []
         if oldest:
             tests.append("loaded_at between :oldest_load and :newest_load")
-        return f"({' or '.join(tests) or 'false'})", {"oldest_load": oldest, "newest_load": newest}
+        of_events = f"({' or '.join(tests) or 'false'})"
+        of_lines = "true" if undated else f"(loaded_at is null or {of_events})"
+        moments = {"oldest_load": oldest, "newest_load": newest}
+        return {"staging.events": of_events, "staging.event_items": of_lines}, moments
 
-    def make_of_events(self, table: str, hashes: str) -> None:
+    def loaded(self) -> Loaded | None:
+        """When the events that a model of core asks for were loaded; None where it asks for something else."""
+        hashes = "select key_hash(event_key) from core.touched_events"
+        events_asked_for = {
+            "touched_event(": f"select loaded_at from staging.event_keys where event_hash in ({hashes})",
+            "touched_day(": "select loaded_at from raw.events where touched_day(occurred_at)",
+        }
+        for asked, events in events_asked_for.items():
+            if asked in self.model.sql:
+                if asked not in self.build.loaded:
+                    self.build.loaded[asked] = self.loaded_with(events, **self.first_day())
+                found: Loaded = self.build.loaded[asked]
+                return found
+        return None
+
+    def make_of_events(self, table: str, hashes: str, columns: str = "*") -> None:
         """The events whose keys have these hashes, in a table beside."""
-        loaded, moments = self.loaded_with(hashes)
-        self.make(table, f"select * from staging.events where {loaded} and event_hash in ({hashes})", **moments)
+        tests, moments = self.loaded_with(f"select loaded_at from staging.event_keys where event_hash in ({hashes})")
+        loaded = tests["staging.events"]
+        self.make(table, f"select {columns} from staging.events where {loaded} and event_hash in ({hashes})", **moments)
 
     def events(self) -> None:
         """New events and other versions of known ones; what they touch is followed from here."""
-        columns = ", ".join(self.columns("staging.events"))
         telling = ", ".join(name for name in self.columns("staging.events") if name not in _SAYS_NOTHING)
         changed = "events__changed"
-        told = []
+        told: list[str] = []
+        moments: dict[str, Any] = {}
         if self.arrived("raw.events"):
-            old, fresh = self.take_in_events()
+            old, now, unknown, moments = self.take_in_events()
             told = [
-                f"select {columns} from {fresh} where event_key in (select event_key from "
-                f"(select {telling} from {fresh} except select {telling} from {old}) as versions)",
-                f"select {columns} from {old} where event_key in (select event_key from "
-                f"(select {telling} from {old} except select {telling} from {fresh}) as versions)",
-                *self.rewritten(old, fresh, columns),
+                unknown,
+                f"select {_FOLLOWED} from {now} where event_key in (select event_key from "
+                f"(select {telling} from {now} except select {telling} from {old}) as versions)",
+                f"select {_FOLLOWED} from {old} where event_key in (select event_key from "
+                f"(select {telling} from {old} except select {telling} from {now}) as versions)",
+                *self.rewritten(old, now),
             ]
         if self.build.since and self.build.since < self.build.as_of:
-            told.append(f"select {columns} from staging.events where occurred_at >= :since and occurred_at < :as_of")
+            told.append(f"select {_FOLLOWED} from staging.events where occurred_at >= :since and occurred_at < :as_of")
         if told:
-            self.make(changed, " union all ".join(told), since=self.build.since)
+            self.make(changed, " union all ".join(told), **moments, since=self.build.since)
             self.follow(changed)
 
-    def take_in_events(self) -> tuple[str, str]:
-        """Let the view show the new rows, and of each event the copy that stands; tables of the old and the new."""
-        old, fresh, mended = "events__old", "events__fresh", "events__mended"
-        arrived, again = "select event_hash from events__keys", f"select event_hash from {mended}"
-        keys = load_models()["staging.mended_keys"]
-        known = f"select * from staging.event_keys where event_hash in ({arrived})"
-        instead = {"staging.event_keys": known}
+    def take_in_events(self) -> tuple[str, str, str, dict[str, Any]]:
+        """Let the view show the new rows, and of each event the copy that stands.
+
+        Returns tables of the old and the new of what came again or had to be mended, and a query, with its params, for
+        what was never seen before.
+        """
+        old, now, mended, known = "events__old", "events__now", "events__mended", "events__known"
+        again = f"select event_hash from {mended}"
+        keys = self.build.models["staging.mended_keys"]
+        self.make(known, "select * from staging.event_keys where event_hash in (select event_hash from events__keys)")
+        instead = {"staging.event_keys": f"select * from {known}"}
         self.keep(mended, render(keys.sql, self.warehouse.dialect, self.params, where=keys.where, instead=instead))
-        self.make_of_events(old, again)
+        tests, moments = self.loaded_with(f"select loaded_at from {known}")
+        loaded = tests["staging.events"]
+        of_again = f"select * from staging.events where {loaded} and event_hash in ({again})"
+        self.make(old, of_again, **moments)
         self.note_loads()
-        loaded, moments = self.loaded_with(again)
         columns = ", ".join(column.name for column in metadata.tables["raw.events"].columns)
         copies = self.fresh(
             {
@@ -394,8 +443,12 @@ class Update:
             self.execute(f"delete from {table} where event_hash in ({again})")
         self.execute(f"insert into {keys.name} (event_hash, loaded_hash) select event_hash, loaded_hash from {mended}")
         self.take_in(copies)
-        self.make_of_events(fresh, arrived)
-        return old, fresh
+        self.make(now, of_again, **moments)
+        unknown = (
+            f"select {_FOLLOWED} from staging.events where {loaded} "
+            f"and event_hash in (select event_hash from events__keys) and event_hash not in ({again})"
+        )
+        return old, now, unknown, moments
 
     def note_loads(self) -> None:
         """Up to which load of each source the view shows events from now on."""
@@ -410,7 +463,7 @@ class Update:
                 newest=newest,
             )
 
-    def rewritten(self, old: str, fresh: str, columns: str) -> list[str]:
+    def rewritten(self, old: str, fresh: str) -> list[str]:
         """Browsers of which an event says something else than before: their links are made anew from all they did."""
         said = (
             "event_key, source, user_id, email, visitor_id, occurred_at, "
@@ -422,7 +475,7 @@ class Update:
         if not self.some(visitors):
             return []
         self.execute(f"delete from core.event_identities where visitor_id in ({visitors})")
-        return [f"select {columns} from staging.events where visitor_id in ({visitors})"]
+        return [f"select {_FOLLOWED} from staging.events where visitor_id in ({visitors})"]
 
     def follow(self, changed: str) -> None:
         """From changed events to their browsers, visits and days."""
@@ -434,7 +487,7 @@ class Update:
             "touched_visits",
             f"select visitor_id || '.' || session_id as session_key from {changed} where session_id is not null",
         )
-        self.touch("touched_walkers", f"select visitor_id from {changed} where session_id is null")
+        self.touch_walks(f"select visitor_id, cast(occurred_at as date) as day from {changed} where session_id is null")
         nodes = {
             "visitor_id": "'5:' || visitor_id",
             "user_id": "'2:' || user_id",
@@ -476,18 +529,19 @@ class Update:
         )
         if self.some(unseen):
             self.make("events__unseen", f"select event_key, key_hash(event_key) as event_hash from ({unseen}) as keys")
-            self.make_of_events("events__changed", "select event_hash from events__unseen")
+            self.make_of_events("events__changed", "select event_hash from events__unseen", _FOLLOWED)
             self.execute("delete from events__changed where event_key not in (select event_key from events__unseen)")
             self.follow("events__changed")
 
     def replace_lines(self) -> tuple[str, str]:
         """Put the winners among the new lines and those already there in their place; tables of the old and the new."""
-        ours = (
-            "event_hash in (select event_hash from events__keys) and event_key in (select event_key from events__keys)"
-        )
+        hashes = "select event_hash from events__keys"
+        tests, loads = self.loaded_with(f"select loaded_at from staging.event_keys where event_hash in ({hashes})")
+        ours = f"{tests[self.name]} and event_hash in ({hashes}) and event_key in (select event_key from events__keys)"
         old = self.beside("old")
-        self.make(old, f"select * from {self.name} where {ours}")
-        self.make_of_events("events__of_lines", "select event_hash from events__keys")
+        self.make(old, f"select * from {self.name} where {ours}", **loads)
+        events = f"select event_key, loaded_at from staging.events where {tests['staging.events']}"
+        self.make("events__of_lines", f"{events} and event_hash in ({hashes})", **loads)
         columns = ", ".join(column.name for column in metadata.tables["raw.event_items"].columns)
         arrived, moments = new_rows(self.build, "raw.event_items")
         fresh = self.fresh(
@@ -499,7 +553,7 @@ class Update:
             **moments,
         )
         if self.some(f"select 1 from {old}"):
-            self.execute(f"delete from {self.name} where {ours}")
+            self.execute(f"delete from {self.name} where {ours}", **loads)
         self.take_in(fresh)
         return old, fresh
 
@@ -554,8 +608,10 @@ class Update:
         """Who is erased, or back; what their islands did is read again."""
         old = self.beside("old")
         self.make(old, "select node, erased_until from core.erased_identifiers where touched_node(node)")
-        self.replace_touched()
-        now = "select node, erased_until from core.erased_identifiers where touched_node(node)"
+        fresh = self.replace_touched()
+        if fresh is None:
+            return
+        now = f"select node, erased_until from {fresh}"
         changed = (
             f"select node from ({now} except select node, erased_until from {old}) as one "
             f"union select node from (select node, erased_until from {old} except {now}) as other"
@@ -574,28 +630,83 @@ class Update:
                 "select visitor_id || '.' || session_id as session_key from events__changed "
                 "where session_id is not null",
             )
-            self.touch("touched_walkers", "select visitor_id from events__changed where session_id is null")
+            self.touch_walks(
+                "select visitor_id, cast(occurred_at as date) as day from events__changed where session_id is null"
+            )
+        self.whole_walks()
         self.whole_visits()
 
     def identifiers(self) -> None:
         """The answer of identity for the touched islands; profiles that went into others leave a trail."""
         old = self.beside("old")
         self.make(old, "select node, profile_id from core.identifiers where touched_node(node)")
-        self.replace_touched()
-        now = "select node, profile_id from core.identifiers where touched_node(node)"
-        self.execute(leave_trail(old, now))
+        fresh = self.replace_touched()
+        if fresh is None:
+            return
+        self.execute(leave_trail(old, f"select node, profile_id from {fresh}"))
         self.touch(
             "touched_profiles",
             f"select profile_id from {old} where profile_id is not null union "
-            "select profile_id from core.identifiers where profile_id is not null and touched_node(node)",
+            f"select profile_id from {fresh} where profile_id is not null",
         )
 
-    def whole_visits(self) -> None:
-        """Visits with new events are read whole; of browsers without session ids all of them."""
+    def touch_walks(self, query: str, **params: Any) -> None:
+        """Browsers and days, on which what came without a session id is cut into visits anew."""
         self.touch(
-            "touched_visits",
-            "select session_key from core.visits where visitor_id in (select visitor_id from core.touched_walkers)",
+            "touched_walks",
+            f"select visitor_id || '.' || cast(day as varchar) as walk, visitor_id, day from ({query}) as walked",
+            **params,
         )
+
+    def whole_walks(self) -> None:
+        """Visits without session id that a new event could belong to are read whole, and so are those beside them.
+
+        Afterwards no visit of such a browser reaches over the end of its touched days, nor comes as near to it as the
+        silence that ends a visit: what is cut anew there is what a cut through everything gives.
+        """
+        walkers = "select visitor_id from core.touched_walks"
+        if not self.some(walkers):
+            return
+        # What an erased browser did is in no visit, and yet goes on where the next one begins.
+        erased = (
+            "select identifier_value from core.erased_identifiers where identifier_kind = 'visitor_id' "
+            f"and identifier_value in ({walkers})"
+        )
+        if self.some(erased):
+            self.touch_walks(
+                "select visitor_id, cast(occurred_at as date) as day from staging.events "
+                f"where session_id is null and visitor_id in ({erased})"
+            )
+        visits, near = "visits__walked", "visits__near"
+        self.make(
+            visits,
+            "select visitor_id, session_key, min(started_at) as started_at, max(ended_at) as ended_at "
+            f"from core.visits where session_id is null and visitor_id in ({walkers}) group by visitor_id, session_key",
+        )
+        while True:
+            self.make(
+                near,
+                "with recursive days as ("
+                "select distinct visits.visitor_id, visits.session_key, cast(visits.started_at as date) as day, "
+                f"cast(visits.ended_at as date) as last_day from {visits} as visits "
+                "inner join core.touched_walks as walks on visits.visitor_id = walks.visitor_id "
+                "and walks.day >= cast(visits.started_at - :session_gap as date) "
+                "and walks.day <= cast(visits.ended_at + :session_gap as date) "
+                "union all select visitor_id, session_key, day + 1, last_day from days where day < last_day) "
+                "select * from days",
+            )
+            unseen = (
+                f"select near.visitor_id, near.day from {near} as near left join core.touched_walks as walks "
+                "on near.visitor_id = walks.visitor_id and near.day = walks.day where walks.walk is null"
+            )
+            if not self.some(unseen):
+                break
+            self.touch_walks(unseen)
+        self.touch("touched_visits", f"select session_key from {near}")
+        self.touch("touched_days", "select day from core.touched_walks")
+
+    def whole_visits(self) -> None:
+        """Visits with new events are read whole."""
         spans = self.execute(
             "select distinct cast(started_at as date) as first_day, cast(ended_at as date) as last_day "
             "from core.visits where session_key in (select session_key from core.touched_visits)"
@@ -604,6 +715,26 @@ class Update:
         if days:
             listed = ", ".join(f"(date '{day.isoformat()}')" for day in sorted(days))
             self.run_text(f"insert into core.touched_days (day) values {listed}")
+
+
+def touched_part(
+    warehouse: Warehouse,
+    session: sqlalchemy.Connection,
+    model: Model,
+    params: Mapping[str, Any],
+    build: Build,
+    instead: Mapping[str, str] | None = None,
+) -> str:
+    """The finished query for what a build works out anew of a model; the slices it reads are there."""
+    if build.slices is None:
+        return render(model.sql, warehouse.dialect, params, where=model.where, incremental=True, instead=instead)
+    keys = {name: its.key for name, its in build.models.items() if its.schema in ("staging", "core")}
+    text, slices = render_in_slices(model.sql, warehouse.dialect, params, where=model.where, instead=instead, keys=keys)
+    for name, query in slices.items():
+        if name not in build.slices:
+            warehouse.run_text(f"create temp table {name} as {query}", session)
+            build.slices.add(name)
+    return text
 
 
 def leave_trail(old: str, now: str) -> str:

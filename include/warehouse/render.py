@@ -9,6 +9,7 @@ same pass.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from include.identity.sql import SQL_FUNCTIONS
 from include.warehouse.dialects import to_sql
 from include.warehouse.finished import finished
 from include.warehouse.house import STAGING_FUNCTIONS
+from include.warehouse.slices import in_slices
 from include.warehouse.touched import SINCE, TOUCHED_IN_FULL, TOUCHED_NOW
 
 FUNCTIONS = {**SQL_FUNCTIONS, **STAGING_FUNCTIONS}
@@ -48,21 +50,52 @@ def render(
     `instead` names tables and the queries (DuckDB's dialect) that are read in their place.
     """
 
-    def make(filling: Mapping[str, Any]) -> exp.Expr:
-        filled = render_tree(parse(sql, where), filling, stages, where=where, incremental=incremental)
-        for name, query in others:
-            _read_instead(filled, name, render_tree(parse(query, where), filling, where=where, incremental=incremental))
-        return filled
-
     others = tuple(sorted((instead or {}).items()))
+
+    def make(filling: Mapping[str, Any]) -> str:
+        filled = render_tree(parse(sql, where), filling, stages, where=where, incremental=incremental)
+        _read_all_instead(filled, others, filling, where, incremental=incremental)
+        return to_sql(filled, dialect, copy=False)
+
     texts = (sql, *(query for _, query in others))
     return _finished(make, texts, dialect, params, ("select", stages, incremental, others))
+
+
+def render_in_slices(
+    sql: str,
+    dialect: str,
+    params: Mapping[str, Any],
+    *,
+    where: str = "the SQL",
+    instead: Mapping[str, str] | None = None,
+    keys: Mapping[str, str | None],
+) -> tuple[str, dict[str, str]]:
+    """As `render` for an incremental build, reading the slices of `slices.py`; the SELECT, and by name their queries.
+
+    `keys` names the tables that are kept, and by what.
+    """
+    others = tuple(sorted((instead or {}).items()))
+
+    def make(filling: Mapping[str, Any]) -> str:
+        tree = parse(sql, where).copy()
+        slices = in_slices(tree, {name: key for name, key in keys.items() if name not in dict(others)})
+        filled = render_tree(tree, filling, where=where, incremental=True)
+        _read_all_instead(filled, others, filling, where, incremental=True)
+        made = {
+            name: to_sql(render_tree(parse(query, where), filling, where=where, incremental=True), dialect, copy=False)
+            for name, query in slices.items()
+        }
+        return json.dumps([to_sql(filled, dialect, copy=False), made])
+
+    texts = (sql, *(query for _, query in others))
+    text, slices = json.loads(_finished(make, texts, dialect, params, ("slices", others, tuple(sorted(keys.items())))))
+    return text, slices
 
 
 def render_statement(sql: str, dialect: str, params: Mapping[str, Any]) -> str:
     """A statement of any kind in `dialect`, over the keys of this build."""
     return _finished(
-        lambda filling: render_tree(parse_statement(sql), filling, incremental=True),
+        lambda filling: to_sql(render_tree(parse_statement(sql), filling, incremental=True), dialect, copy=False),
         (sql,),
         dialect,
         params,
@@ -82,7 +115,7 @@ class _Moment:
 
 
 def _finished(
-    make: Callable[[Mapping[str, Any]], exp.Expr],
+    make: Callable[[Mapping[str, Any]], str],
     texts: tuple[str, ...],
     dialect: str,
     params: Mapping[str, Any],
@@ -93,7 +126,7 @@ def _finished(
     standing = {name: _Moment(name) for name in moments}
     written = finished(
         (texts, dialect, {**used, **standing}, *more),
-        lambda: to_sql(make({**params, **standing}), dialect, copy=False),
+        lambda: make({**params, **standing}),
     )
     for name, value in moments.items():
         written = written.replace(standing[name].text, _in_utc(value))
@@ -151,6 +184,13 @@ def fill(tree: exp.Expr, params: Mapping[str, Any], where: str = "the SQL") -> e
         else:
             node.replace(literal(value, f"{where}: :{name}"))
     return tree
+
+
+def _read_all_instead(
+    tree: exp.Expr, others: tuple[tuple[str, str], ...], filling: Mapping[str, Any], where: str, *, incremental: bool
+) -> None:
+    for name, query in others:
+        _read_instead(tree, name, render_tree(parse(query, where), filling, where=where, incremental=incremental))
 
 
 def _read_instead(tree: exp.Expr, name: str, query: exp.Expr) -> None:

@@ -501,7 +501,14 @@ _table("core.touched_records", "record text  what its identifiers have in common
 _table("core.touched_events", "event_key text")
 _table("core.touched_days", "day date")
 _table("core.touched_visits", "session_key text")
-_table("core.touched_walkers", "visitor_id text  browsers whose visits have no session id and are cut anew")
+_table(
+    "core.touched_walks",
+    """
+    walk text  <visitor_id>.<day>: what a browser did on that day without a session id is cut into visits anew
+    visitor_id text
+    day date
+    """,
+)
 _table("core.touched_nodes", "node text")
 _table("core.touched_visitors", "visitor_id text")
 _table("core.touched_profiles", "profile_id text")

@@ -266,7 +266,7 @@ answers as (
     where
         status = 'granted'
         and changed_at < :as_of
-        and touched_node('1:' || source || ':' || contact_id)
+        and touched_node(coalesce('1:' || source || ':' || contact_id, '3:' || email))
     union all
     select
         '3:' || email as node,
@@ -275,7 +275,7 @@ answers as (
     where
         status = 'granted'
         and changed_at < :as_of
-        and touched_node('3:' || email)
+        and touched_node(coalesce('1:' || source || ':' || contact_id, '3:' || email))
 ),
 
 returns as (

@@ -56,7 +56,7 @@ bad_touches as (
         type in ('bounce', 'complaint')
         and channel = 'email'
         and occurred_at < :as_of
-        and touched_node(coalesce('1:' || source || ':' || contact_id, '3:' || email))
+        and touched_node(coalesce('1:' || source || ':' || contact_id, '3:' || email, '5:' || visitor_id))
     group by source, contact_id, email, type
 ),
 

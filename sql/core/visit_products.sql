@@ -82,7 +82,8 @@ walked_views as not materialized (
     where
         events.event_name = 'view_item'
         and events.session_id is null
-        and touched_walker(events.visitor_id)
+        and touched_day(events.occurred_at)
+        and touched_walk(events.visitor_id || '.' || cast(cast(events.occurred_at as date) as varchar))
 ),
 
 views as not materialized (

@@ -53,7 +53,8 @@ walks as not materialized (
     where
         session_id is null
         and occurred_at < :as_of
-        and touched_walker(visitor_id)
+        and touched_day(occurred_at)
+        and touched_walk(visitor_id || '.' || cast(cast(occurred_at as date) as varchar))
 ),
 
 events as not materialized (

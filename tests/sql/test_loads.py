@@ -6,7 +6,8 @@ load, one full build. Every table of staging and core and the shipped segments m
 
 Three more properties lean on the same machinery: the clock moves on between the builds (what was in the future comes
 to be, carts expire, plans end); builds are killed at any statement and followed by the next load; and loads end in
-another order than they begin, or begin in the same second, as those of two sources do.
+another order than they begin, or begin in the same second, as those of two sources do. Some builds are one transaction,
+others a transaction for each model, as Airflow's tasks are.
 
 Left out of the comparison are only what says when a row was loaded (`loaded_at`, and the tables that the view
 staging.events is made of), tables that hold what the last build worked on, and islands, which never fall apart between
@@ -35,9 +36,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from include.settings import ROOT, get_settings
-from include.warehouse.build import build_segment, build_tables
+from include.warehouse.build import build_model, build_segment, build_tables, setting_params
+from include.warehouse.builds import begin_build, finish_build
 from include.warehouse.engine import Warehouse
-from include.warehouse.models import load_models
+from include.warehouse.models import build_order, load_models
 from tests.sql.conftest import shipped
 from tests.sql.histories import AS_OF, Delivery, History, Row, histories
 
@@ -104,12 +106,25 @@ class Teller:
             for table, listed in rows.items():
                 self.warehouse.insert(table, listed, connection=session)
 
-    def build(self, as_of: datetime, kill_at: float | None = None, *, full_refresh: bool = False) -> bool:
-        """Whether the build was finished; `kill_at` is a share of the statements of an earlier build."""
+    def build(
+        self, as_of: datetime, kill_at: float | None = None, *, full_refresh: bool = False, in_tasks: bool = False
+    ) -> bool:
+        """Whether the build was finished; `kill_at` is a share of the statements of an earlier build.
+
+        In tasks every model has a transaction of its own, and knows no more of the build than what is stored.
+        """
         self._statements = 0
         self._last_statement = sys.maxsize if kill_at is None else int(kill_at * self._usual)
         try:
-            build_tables(self.warehouse, as_of, full_refresh=full_refresh)
+            if in_tasks:
+                begin_build(self.warehouse, as_of, setting_params(), full_refresh=full_refresh)
+                models = load_models()
+                for name in build_order(models):
+                    if models[name].schema in ("staging", "core"):
+                        build_model(self.warehouse, name, as_of)
+                finish_build(self.warehouse)
+            else:
+                build_tables(self.warehouse, as_of, full_refresh=full_refresh)
         except Killed:
             return False
         finally:
@@ -144,7 +159,7 @@ def in_pieces(history: History, teller: Teller) -> int:
         brought = [delivery for delivery in history.deliveries for load in delivery.loads if load == number]
         order.shuffle(brought)
         teller.load(brought, history.began[number], history.behind)
-        finished = teller.build(as_of, history.kills[number])
+        finished = teller.build(as_of, history.kills[number], in_tasks=order.random() < 0.4)
         killed += not finished
     if not finished:
         teller.build(history.clocks[-1])

@@ -134,6 +134,11 @@ def island(links: list[tuple[str, str]], start: set[str]) -> set[str]:
         found |= more
 
 
+def days_of(visit: dict[str, Any]) -> list[date]:
+    first, last = visit["started_at"].date(), visit["ended_at"].date()
+    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
+
+
 def touch(warehouse: Warehouse, visitors: set[str]) -> dict[str, set[Any]]:
     """Fill the tables of touched keys as for new events of these browsers; returns the keys by model key."""
     links = [
@@ -154,14 +159,12 @@ def touch(warehouse: Warehouse, visitors: set[str]) -> dict[str, set[Any]]:
     }
     visits = warehouse.read("select session_key, visitor_id, started_at, ended_at from core.visits")
     mine = [row for row in visits if row["visitor_id"] in visitors]
-    days: set[date] = set()
-    for row in mine:
-        span = (row["ended_at"].date() - row["started_at"].date()).days
-        days |= {row["started_at"].date() + timedelta(days=n) for n in range(span + 1)}
+    walked = {(row["visitor_id"], day) for row in mine for day in days_of(row)}
+    days = {day for _, day in walked}
     keys: dict[str, set[Any]] = {
         "core.touched_days": days,
         "core.touched_visits": {row["session_key"] for row in mine},
-        "core.touched_walkers": visitors,
+        "core.touched_walks": {f"{visitor}.{day}" for visitor, day in walked},
         "core.touched_nodes": nodes,
         "core.touched_visitors": people,
         "core.touched_profiles": profiles,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -93,6 +94,75 @@ def test_the_columns_of_all_tables_are_asked_for_once_a_build(built: Warehouse) 
     assert len(asked) <= 3
 
 
+@contextmanager
+def statements_of(warehouse: Warehouse) -> Iterator[list[str]]:
+    """What is run inside; `COMMIT` for the end of a transaction."""
+    said: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        said.append(statement)
+
+    def note_commit(_: Any) -> None:
+        said.append("COMMIT")
+
+    sqlalchemy.event.listen(warehouse._engine, "before_cursor_execute", note)
+    sqlalchemy.event.listen(warehouse._engine, "commit", note_commit)
+    yield said
+    sqlalchemy.event.remove(warehouse._engine, "before_cursor_execute", note)
+    sqlalchemy.event.remove(warehouse._engine, "commit", note_commit)
+
+
+def test_a_build_on_duckdb_is_one_transaction(built: Warehouse) -> None:
+    if built.dialect != "duckdb":
+        pytest.skip("a table that is replaced would keep readers waiting until the last one is")
+    built.insert("raw.events", [event("a2", "a", hours_ago=1, loaded=1)])
+    seen = []
+
+    def told(name: str, rows: int, seconds: float) -> None:
+        with built._engine.connect() as reader:
+            seen.append(reader.exec_driver_sql("select count(*) from staging.events").scalar())
+
+    with statements_of(built) as said:
+        build_tables(built, AS_OF, told=told)
+    assert said.count("COMMIT") == 2  # whether all tables are there, and the build
+    assert set(seen) == {2}
+    assert built.scalar("select count(*) from staging.events") == 3
+
+
+def test_rows_that_were_just_worked_out_are_not_looked_for(built: Warehouse) -> None:
+    if built.dialect != "duckdb":
+        pytest.skip("what is set aside is gone with the transaction")
+    built.insert("raw.events", [event("a2", "a", hours_ago=1, loaded=1)])
+    with statements_of(built) as said:
+        build_tables(built, AS_OF)
+    for table in ("core.sessions", "core.profiles", "core.engagement"):
+        read = [text for text in said if f"FROM {table} " in text and not text.startswith("DELETE")]
+        assert read == [], table
+    for table in ("staging.orders", "staging.contacts", "staging.consents"):
+        asked = [text for text in said if f"FROM {table} WHERE" in text and "core.touched_nodes" in text]
+        assert len(asked) == 1, table
+
+
+@pytest.mark.parametrize("table", ["event_identities", "actions", "visits", "visit_products"])
+def test_events_are_read_only_where_their_loads_lie(built: Warehouse, table: str) -> None:
+    """Rows lie in the order of loading, so an engine skips the rest."""
+    built.insert("raw.events", [event("a2", "a", hours_ago=1, loaded=1)])
+    with statements_of(built) as said:
+        build_tables(built, AS_OF)
+    read = next(text for text in said if f"temp table {table}__new " in text)
+    since = f"loaded_at BETWEEN CAST('{FIRST}' AS TIMESTAMP) AND" if "visit" in table else "loaded_at BETWEEN"
+    for name in ("staging.events", "staging.event_items"):
+        for after in read.split(f"FROM {name} ")[1:]:
+            assert since in after[:200], name
+
+
+def test_lines_of_events_are_read_only_where_their_loads_lie(built: Warehouse) -> None:
+    built.insert("raw.events", [event("a2", "a", hours_ago=1, loaded=1)])
+    with statements_of(built) as said:
+        build_tables(built, AS_OF)
+    assert "loaded_at BETWEEN" in next(text for text in said if "temp table event_items__old " in text)
+
+
 def test_a_copy_that_says_nothing_new_touches_nobody(built: Warehouse) -> None:
     built.insert("raw.events", [event("a1", "a", loaded=1, source_file="again")])
     build_tables(built, AS_OF)
@@ -159,6 +229,49 @@ def test_other_settings_are_built_in_full(built: Warehouse, monkeypatch: pytest.
     get_settings.cache_clear()
     build_tables(built, AS_OF)
     assert was_full(built)
+
+
+# Rounds of what a browser without session ids did around midnights: what comes later joins visits, and none of them may
+# be cut at the end of a day that something new touched.
+WALKS = (
+    ("5 23:50", "6 00:10", "6 23:55", "7 00:05", "7 12:00", "8 23:40", "9 00:30"),
+    ("7 00:20",),
+    ("9 00:05",),
+    ("5 23:30", "7 12:20"),
+)
+
+
+@pytest.mark.parametrize("is_erased", [False, True])
+def test_visits_without_session_ids_are_cut_as_by_a_full_build(built: Warehouse, is_erased: bool) -> None:
+    if is_erased:  # what a shared browser did before is in no visit, and yet goes on in the next one
+        for who in ("ana", "ben"):
+            person = {"source": "crm", "contact_id": who, "updated_at": FIRST - timedelta(days=9), "loaded_at": FIRST}
+            built.insert("raw.contacts", [{**person, "email": f"{who}@x.example"}])
+            built.insert("raw.contact_identifiers", [{**person, "kind": "visitor_id", "value": "w"}])
+        erased = {"source": "crm", "kind": "contact_id", "value": "ana", "reason": "erased", "loaded_at": FIRST}
+        built.insert("raw.suppressions", [{**erased, "changed_at": datetime(2026, 3, 7, 0, 1)}])
+    for number, times in enumerate(WALKS, 1):
+        steps = [datetime.strptime(f"2026-03-{moment}", "%Y-%m-%d %H:%M") for moment in times]
+        walk = [{**event(f"w{step}", "w", loaded=number), "session_id": None, "occurred_at": step} for step in steps]
+        built.insert("raw.events", walk)
+        build_tables(built, AS_OF)
+        assert not was_full(built)
+    visits = "select session_key, page_views, started_at, ended_at from core.visits order by session_key, started_at"
+    found = built.read(visits)
+    build_tables(built, AS_OF, full_refresh=True)
+    assert found == built.read(visits)
+    starts = {row["session_key"]: row["started_at"].minute for row in found}
+    assert starts["w.2026-03-06 23:55:00"] == (5 if is_erased else 55)
+
+
+def test_an_old_visit_of_a_browser_without_session_ids_is_not_read_again(built: Warehouse) -> None:
+    steps = [AS_OF - timedelta(days=days) for days in (90, 30, 1)]
+    for number, step in enumerate(steps, 1):
+        news = {**event(f"w{number}", "w", loaded=number), "session_id": None, "occurred_at": step}
+        built.insert("raw.events", [news])
+        build_tables(built, AS_OF)
+    assert built.read("select distinct day from core.touched_days") == [{"day": steps[-1].date()}]
+    assert built.scalar("select count(*) from core.visits where visitor_id = 'w'") == 3
 
 
 class Died(Exception):
