@@ -540,7 +540,7 @@ class Update:
         ours = f"{tests[self.name]} and event_hash in ({hashes}) and event_key in (select event_key from events__keys)"
         old = self.beside("old")
         self.make(old, f"select * from {self.name} where {ours}", **loads)
-        events = f"select event_key, loaded_at from staging.events where {tests['staging.events']}"
+        events = f"select event_hash, loaded_at from staging.events where {tests['staging.events']}"
         self.make("events__of_lines", f"{events} and event_hash in ({hashes})", **loads)
         columns = ", ".join(column.name for column in metadata.tables["raw.event_items"].columns)
         arrived, moments = new_rows(self.build, "raw.event_items")

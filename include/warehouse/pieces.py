@@ -21,7 +21,7 @@ from include.warehouse.dialects import to_sql
 
 log = logging.getLogger(__name__)
 
-# A CTE that reads so many tables, and is read more than once, is worked out once and kept.
+# A CTE that reads so many tables or is marked `materialized`, and is read more than once, is worked out once and kept.
 WORTH_KEEPING = 3
 
 _ROUND = "walk_round"
@@ -60,7 +60,8 @@ class _Pieces:
                 weights[cte.alias] = 1
             else:
                 weights[cte.alias] = sum(weights.get(name, 1) for name in _names_read(cte.this))
-                if (times > 1 and weights[cte.alias] >= WORTH_KEEPING) or cte.alias in stepped:
+                is_dear = weights[cte.alias] >= WORTH_KEEPING or bool(cte.args.get("materialized"))
+                if (times > 1 and is_dear) or cte.alias in stepped:
                     cte.set("this", self._keep(cte.alias, _with(kept, cte.this)))
                     weights[cte.alias] = 1
             kept.append(cte)

@@ -3,7 +3,8 @@
 -- materialized: incremental by event_key
 -- Inputs: raw.events, staging.mended_keys, staging.event_loads.
 -- Rules: the copy that was loaded last stands. The others are those of staging.events, of which this is a part.
-with trimmed as (
+-- Materialized, so that nothing is trimmed before these few rows are found.
+with trimmed as materialized (
     select
         tidy(events.source) as source,
         tidy(events.event_key) as event_key,
