@@ -70,21 +70,16 @@ repeated as (
     having count(*) > 1
 ),
 
-ranked as (
+chosen as (
     select
-        lines.source,
-        lines.event_key,
-        lines.sku,
-        lines.name,
-        lines.category,
-        lines.brand,
-        lines.image_url,
-        lines.product_url,
-        lines.item_index,
-        lines.quantity,
-        lines.price,
-        lines.loaded_at,
-        lines.event_hash,
+        lines.*,
+        1 as choice
+    from lines
+    anti join repeated
+        on lines.event_hash = repeated.event_hash and lines.item_index = repeated.item_index
+    union all
+    select
+        lines.*,
         row_number() over (
             partition by lines.event_key, lines.item_index
             order by
@@ -102,24 +97,6 @@ ranked as (
 )
 
 select
-    lines.source,
-    lines.event_key,
-    lines.sku,
-    lines.name,
-    lines.category,
-    lines.brand,
-    lines.image_url,
-    lines.product_url,
-    lines.item_index,
-    lines.quantity,
-    lines.price,
-    lines.loaded_at,
-    lines.event_hash
-from lines
-anti join repeated
-    on lines.event_hash = repeated.event_hash and lines.item_index = repeated.item_index
-union all
-select
     source,
     event_key,
     sku,
@@ -133,5 +110,5 @@ select
     price,
     loaded_at,
     event_hash
-from ranked
+from chosen
 where choice = 1

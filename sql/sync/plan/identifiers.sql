@@ -1,8 +1,8 @@
 -- The identifiers of profiles that have several of one kind, and which of them stands for the member.
 --
 -- One row is an identifier. Key: profile_id, identifier. Inputs: core.identifiers, core.profiles, what was found
--- (found.sql), who has several (crowded.sql), the target's state. Run once for every kind the destination accepts; `as_sent` is that kind's way of
--- writing it.
+-- (found.sql), who has several (crowded.sql), the target's state. Run once for every kind the destination accepts;
+-- `as_sent` is that kind's way of writing it.
 --
 --   * `choice` 1 stands for the member: the profile's own best address first. Where a destination takes several
 --     identifiers of a person, the one it knows her by already stays, so that a new address is no new member.
