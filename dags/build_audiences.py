@@ -119,7 +119,7 @@ def build_audiences() -> None:
     definition_files()
     # A tool that does not answer stops its own branch of each sync, not the build: what was read before still holds.
     opt_outs_read = EmptyOperator(task_id="opt_outs_read", trigger_rule="all_done")
-    for destination in sorted({one.to for audience in audiences.audiences.values() for one in audience.destinations}):
+    for destination in audiences.destinations:
         if destination_class(destination).tells_opt_outs():
             ready >> opt_outs(destination) >> opt_outs_read
     for schema in ("staging", "core"):

@@ -31,8 +31,7 @@ from include.scheduling import DEFAULT_ARGS, START_DATE
 )
 def confirm_requests() -> None:
     """One task per destination that answers later."""
-    used = {target.to for audience in load_audiences().audiences.values() for target in audience.destinations}
-    for name in sorted(used):
+    for name in load_audiences().destinations:
         if destination_class(name).answers_later():
             confirm(name)
 

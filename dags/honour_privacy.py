@@ -34,8 +34,7 @@ from include.scheduling import DEFAULT_ARGS, START_DATE, WAREHOUSE_POOL
 )
 def honour_privacy() -> None:
     """One task per tool that tells opt-outs, and one for the erasures; none waits for another."""
-    used = {target.to for audience in load_audiences().audiences.values() for target in audience.destinations}
-    for name in sorted(used):
+    for name in load_audiences().destinations:
         if destination_class(name).tells_opt_outs():
             opt_outs(name)
 

@@ -40,6 +40,11 @@ class Loaded:
     audiences: dict[str, Audience] = field(default_factory=dict)
     errors: list[AudienceFileError] = field(default_factory=list)
 
+    @property
+    def destinations(self) -> list[str]:
+        """The destinations that some audience goes to, by name."""
+        return sorted({target.to for audience in self.audiences.values() for target in audience.destinations})
+
     def audience(self, name: str) -> Audience:
         """One audience; ConfigurationError with the errors of its file, or with the names there are."""
         if name in self.audiences:
