@@ -20,12 +20,12 @@ from rich.table import Table
 from include.audiences.explain import AtDestination, Explanation, UnknownPerson, explain
 from include.errors import RekindleError
 from include.settings import ROOT
-from include.warehouse.engine import Warehouse, get_warehouse
+from include.shell import Url, out, warehouse_at
+from include.warehouse.engine import Warehouse
 
 DEMO = ROOT / "build" / "demo.json"
 
 MARKS = {"passed": "[green]passed[/]", "stopped here": "[red]stopped here[/]", "not reached": "[dim]not reached[/]"}
-out = Console()
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -40,9 +40,7 @@ def main(
     destination: Annotated[str, typer.Option(help="only this one")] = "",
     run: Annotated[str, typer.Option(help="the id of a past plan")] = "",
     as_of: Annotated[str, typer.Option(help="the last plans up to this time (ISO 8601, UTC)")] = "",
-    url: Annotated[
-        str | None, typer.Option(envvar="REKINDLE_WAREHOUSE_URL", help="instead of the connection `warehouse`")
-    ] = None,
+    url: Url = None,
 ) -> None:
     """Find the person and print every step."""
     asked = {"email": email, "phone": phone, "user_id": user_id, "visitor_id": visitor_id, "profile_id": profile}
@@ -128,12 +126,10 @@ def _show_destination(one: AtDestination, console: Console) -> None:
 
 def _warehouse(url: str | None) -> Warehouse:
     """The one named, else the connection's; where there is no Airflow at all, that of the demo that ran last."""
-    if url:
-        return Warehouse(url)
-    if DEMO.exists() and not {"AIRFLOW_CONN_WAREHOUSE", "AIRFLOW_HOME"} & os.environ.keys():
+    if not url and DEMO.exists() and not {"AIRFLOW_CONN_WAREHOUSE", "AIRFLOW_HOME"} & os.environ.keys():
         out.print(f"in the warehouse of the demo ({DEMO.parent.name}/{DEMO.name})", style="dim")
         return Warehouse(json.loads(DEMO.read_text())["warehouse"])
-    return get_warehouse()
+    return warehouse_at(url)
 
 
 def _moment(text: str) -> datetime:

@@ -255,7 +255,7 @@ def test_the_command_says_nobody_with_an_exit_code_of_its_own(told: World, monke
     if told.warehouse.dialect != "duckdb":
         pytest.skip("the command is the same on every engine")
     told.person("ana", email="ana@x.com")
-    monkeypatch.setattr("include.audiences.explain_command.get_warehouse", lambda: told.warehouse)
+    monkeypatch.setattr("include.shell.get_warehouse", lambda: told.warehouse)
     monkeypatch.delenv("REKINDLE_WAREHOUSE_URL", raising=False)
     monkeypatch.setenv("AIRFLOW_HOME", "/somewhere")  # else the demo's warehouse, where one ran
     run = CliRunner()
