@@ -27,6 +27,7 @@ from include.destinations.base import Destination, destination_class
 from include.errors import ConfigurationError, RekindleError
 from include.identity import normalise_email, to_e164
 from include.settings import get_settings
+from include.sync.ledger import read_plan
 from include.sync.payload import json_escaped
 from include.warehouse.engine import Warehouse
 
@@ -498,12 +499,10 @@ def _since(answers: Iterable[Answer]) -> datetime | None:
 
 
 def _plan_of(warehouse: Warehouse, plan_id: str, audience: str, destination: str | None) -> str:
-    found = warehouse.read("select audience, destination from sync.plans where plan_id = :plan_id", plan_id=plan_id)
-    if not found:
-        raise ConfigurationError(f"there is no plan {plan_id} in sync.plans")
-    if found[0]["audience"] != audience or destination not in (None, found[0]["destination"]):
-        raise ConfigurationError(f"plan {plan_id} is of {found[0]['audience']} at {found[0]['destination']}")
-    return str(found[0]["destination"])
+    plan = read_plan(warehouse, plan_id)
+    if plan["audience"] != audience or destination not in (None, plan["destination"]):
+        raise ConfigurationError(f"plan {plan_id} is of {plan['audience']} at {plan['destination']}")
+    return str(plan["destination"])
 
 
 def _rules(audience: Audience) -> dict[str, str]:

@@ -19,7 +19,7 @@ from include.destinations.http import utc_now
 from include.errors import ConfigurationError
 from include.settings import get_settings
 from include.sync.guard import is_same, read_reasons
-from include.sync.recheck import read_plan
+from include.sync.ledger import read_plan
 
 if TYPE_CHECKING:
     from include.warehouse.engine import Warehouse

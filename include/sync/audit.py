@@ -28,7 +28,7 @@ from include.destinations.base import Destination, get_destination
 from include.destinations.http import utc_now
 from include.errors import NotSupported
 from include.settings import get_settings
-from include.sync.ledger import LedgerTarget, append_found, ensure_ledger
+from include.sync.ledger import Found, LedgerTarget, append_found, ensure_ledger
 from include.sync.lists import check_same_list, name_of_list
 from include.sync.stats import record_stats
 
@@ -268,26 +268,13 @@ def _compare(
         lessons = [("remove", LOST, _LOST_ROWS, summary.lost), ("add", RETURNED, _RETURNED, summary.returned)]
         if audience.strict:
             lessons.append(("add", STRANGER, _STRANGE_ROWS, summary.strangers))
-        # What is read is the ledger itself: work out all of it before any of it is appended.
-        made = []
-        for position, (action, reason, query, rows) in enumerate(lessons):
-            if rows:
-                table = f"{listed}_{position}"
-                warehouse.execute(f"drop table if exists {table}", connection=session)
-                warehouse.execute(
-                    f"create table {table} as {query.replace('{listed}', listed)}", connection=session, **facts
-                )
-                made.append((action, reason, table))
-        for action, reason, table in made:
-            append_found(
-                warehouse,
-                session,
-                f"select profile_id, member_key, identifiers from {table}",
-                LedgerTarget(facts["audience"], facts["destination"], facts["list_id"], facts["audit_id"]),
-                action=action,
-                reason=reason,
-            )
-            warehouse.execute(f"drop table {table}", connection=session)
+        target = LedgerTarget(facts["audience"], facts["destination"], facts["list_id"], facts["audit_id"])
+        found = [
+            Found(target, action, reason, query.replace("{listed}", listed))
+            for action, reason, query, rows in lessons
+            if rows
+        ]
+        append_found(warehouse, session, found, **facts)
     return summary
 
 

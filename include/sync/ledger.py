@@ -8,6 +8,7 @@ comes later. A group is written in one transaction, so a process that dies leave
 from __future__ import annotations
 
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ import orjson
 
 from include.destinations.base import Member, RequestOutcome, RowResult
 from include.destinations.http import utc_now
+from include.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,39 +36,26 @@ ANSWERED = """
     qualify row_number() over (partition by action, member_key order by sequence desc) = 1 and status <> 'retry'
 """
 
-_PENDING_REQUESTS = """
-    select request_id, plan_id, action, row_count
+# The requests of a destination that have no answer yet.
+_PENDING = """
+    select audience, request_id, plan_id, action, row_count, recorded_at
     from sync.requests
-    where audience = :audience and destination = :destination
+    where destination = :destination
     qualify row_number() over (
-        partition by request_id
+        partition by audience, request_id
         order by recorded_at desc, case when status = 'pending' then 1 else 0 end
     ) = 1 and status = 'pending'
-    order by recorded_at, request_id
 """
 
-_OPEN_REQUESTS = """
-    select audience, max(plan_id) as plan_id, count(*) as open_requests, min(recorded_at) as oldest
-    from (
-        select
-            audience, plan_id, status, recorded_at,
-            row_number() over (
-                partition by audience, request_id
-                order by recorded_at desc, case when status = 'pending' then 1 else 0 end
-            ) as recency
-        from sync.requests
-        where destination = :destination
-    ) as requests
-    where recency = 1 and status = 'pending'
-    group by audience
-    order by audience
-"""
-
-_CONFIRM = """
+_INTO_LEDGER = """
     insert into sync.ledger (
         sequence, audience, destination, list_id, plan_id, action, profile_id, member_key, identifiers, payload_hash,
         status, reason, request_id, acknowledged_at
     )
+"""
+
+_CONFIRM = f"""
+    {_INTO_LEDGER}
     select
         cast(:before as bigint) + row_number() over (order by sent.sequence) as sequence,
         sent.audience, sent.destination, sent.list_id, sent.plan_id, sent.action, sent.profile_id, sent.member_key,
@@ -80,11 +69,8 @@ _CONFIRM = """
         and sent.status = 'pending'
 """
 
-_APPEND_FOUND = """
-    insert into sync.ledger (
-        sequence, audience, destination, list_id, plan_id, action, profile_id, member_key, identifiers, payload_hash,
-        status, reason, request_id, acknowledged_at
-    )
+_APPEND_FOUND = f"""
+    {_INTO_LEDGER}
     select
         cast(:before as bigint) + row_number() over (order by found.member_key) as sequence,
         cast(:audience as text) as audience, cast(:destination as text) as destination,
@@ -92,7 +78,7 @@ _APPEND_FOUND = """
         found.profile_id, found.member_key, found.identifiers, cast(null as text) as payload_hash,
         'accepted' as status, cast(:reason as text) as reason, cast(null as text) as request_id,
         cast(:now as timestamp) as acknowledged_at
-    from ({found}) as found
+    from {{found}} as found
 """
 
 # What the ledger keeps of a row of a plan.
@@ -120,6 +106,15 @@ class PlanRow(NamedTuple):
     identifiers: str
     fields: str | None
     payload_hash: str | None
+
+
+class Found(NamedTuple):
+    """Something to append that nobody sent: `query` selects profile_id, member_key and identifiers."""
+
+    target: LedgerTarget  # its plan_id says where the rows are from
+    action: str
+    reason: str
+    query: str
 
 
 class Answers:
@@ -222,14 +217,31 @@ def _pending(target: LedgerTarget, answers: Answers) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def read_plan(warehouse: Warehouse, plan_id: str, *, connection: Connection | None = None) -> dict[str, Any]:
+    """The row of `sync.plans`; ConfigurationError where there is none."""
+    found = warehouse.read("select * from sync.plans where plan_id = :plan_id", plan_id=plan_id, connection=connection)
+    if not found:
+        raise ConfigurationError(f"there is no plan {plan_id} in sync.plans")
+    return found[0]
+
+
 def pending_requests(warehouse: Warehouse, audience: str, destination: str) -> list[dict[str, Any]]:
     """The requests of a target that have no answer yet, oldest first."""
-    return warehouse.read(_PENDING_REQUESTS, audience=audience, destination=destination)
+    return warehouse.read(
+        f"select request_id, plan_id, action, row_count from ({_PENDING}) as pending "
+        "where audience = :audience order by recorded_at, request_id",
+        audience=audience,
+        destination=destination,
+    )
 
 
 def open_requests(warehouse: Warehouse, destination: str) -> list[dict[str, Any]]:
     """What a destination has not answered: audience, plan_id (any of its plans), open_requests, oldest (UTC)."""
-    return warehouse.read(_OPEN_REQUESTS, destination=destination)
+    return warehouse.read(
+        "select audience, max(plan_id) as plan_id, count(*) as open_requests, min(recorded_at) as oldest "
+        f"from ({_PENDING}) as pending group by audience order by audience",
+        destination=destination,
+    )
 
 
 def record_outcomes(
@@ -285,22 +297,29 @@ def ensure_ledger(warehouse: Warehouse) -> None:
         ensure_views(warehouse)
 
 
-def append_found(
-    warehouse: Warehouse, session: Connection, found: str, target: LedgerTarget, *, action: str, reason: str
-) -> None:
-    """Append what was found out without sending: `found` selects profile_id, member_key and identifiers.
+def append_found(warehouse: Warehouse, session: Connection, found: Sequence[Found], **params: Any) -> None:
+    """Append what was found out without sending; `params` are those of the queries.
 
-    It may not read the ledger itself on an engine without transactions. `target.plan_id` says where the rows are from.
+    All of it is worked out before any of it is appended, because what the queries read is the ledger itself.
     """
-    warehouse.execute(
-        _APPEND_FOUND.replace("{found}", found),
-        connection=session,
-        **asdict(target),
-        action=action,
-        reason=reason,
-        before=last_sequence(warehouse, session),
-        now=utc_now(),
-    )
+    aside = []
+    for position, one in enumerate(found):
+        place = uuid.uuid5(uuid.NAMESPACE_OID, f"{one.target.audience} > {one.target.destination}").hex[:12]
+        table = f"sync.found_{place}_{position}"
+        warehouse.execute(f"drop table if exists {table}", connection=session)
+        warehouse.execute(f"create table {table} as {one.query}", connection=session, **params)
+        aside.append(table)
+    for one, table in zip(found, aside, strict=True):
+        warehouse.execute(
+            _APPEND_FOUND.replace("{found}", table),
+            connection=session,
+            **asdict(one.target),
+            action=one.action,
+            reason=one.reason,
+            before=last_sequence(warehouse, session),
+            now=utc_now(),
+        )
+        warehouse.execute(f"drop table {table}", connection=session)
 
 
 def last_sequence(warehouse: Warehouse, connection: Connection) -> int:

@@ -12,7 +12,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from include.errors import ConfigurationError
-from include.sync.ledger import LedgerTarget, append_found, ensure_ledger
+from include.sync.ledger import Found, LedgerTarget, append_found, ensure_ledger
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -41,6 +41,11 @@ _MEMBERS = """
     from sync.memberships
     where audience = :audience and destination = :destination
     group by list_id
+"""
+_MEMBERS_OF = """
+    select profile_id, member_key, cast(null as text) as identifiers
+    from sync.memberships
+    where audience = :audience and destination = :destination and list_id = :list_id
 """
 
 
@@ -78,27 +83,12 @@ def forget_list(warehouse: Warehouse, audience: str, destination: str) -> int:
 
     target: dict[str, Any] = {"audience": audience, "destination": destination}
     ensure_ledger(warehouse)
-    gone = f"sync.forgotten_{uuid.uuid4().hex[:12]}"
-    forgotten = 0
     with one_writer(audience, destination), warehouse.session() as session:
-        for row in warehouse.read(_MEMBERS, connection=session, **target):
-            warehouse.execute(
-                f"create table {gone} as select profile_id, member_key, cast(null as text) as identifiers "
-                "from sync.memberships "
-                "where audience = :audience and destination = :destination and list_id = :list_id",
-                connection=session,
-                **target,
-                list_id=row["list_id"],
-            )
-            append_found(
-                warehouse,
-                session,
-                f"select profile_id, member_key, identifiers from {gone}",
-                LedgerTarget(audience, destination, row["list_id"], f"forget-{uuid.uuid4().hex}"),
-                action="remove",
-                reason=FORGOTTEN,
-            )
-            warehouse.execute(f"drop table {gone}", connection=session)
-            forgotten += int(row["members"])
+        lists = warehouse.read(_MEMBERS, connection=session, **target)
+        for row in lists:
+            old = LedgerTarget(audience, destination, row["list_id"], f"forget-{uuid.uuid4().hex}")
+            gone = Found(old, "remove", FORGOTTEN, _MEMBERS_OF)
+            append_found(warehouse, session, [gone], **target, list_id=row["list_id"])
+    forgotten = sum(int(row["members"]) for row in lists)
     logger.info("%s > %s: %s members forgotten; the next plan adds everybody anew", audience, destination, forgotten)
     return forgotten

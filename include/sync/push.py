@@ -35,6 +35,7 @@ from include.sync.ledger import (
     LedgerTarget,
     PlanRow,
     pending_requests,
+    read_plan,
     record_answers,
     record_outcomes,
 )
@@ -134,7 +135,7 @@ def confirm_plan(warehouse: Warehouse, plan_id: str, connect: Connect = get_dest
 
     A request that failed in part leaves its members `unattributed`: the platform tells how many failed, never who.
     """
-    plan = _plan(warehouse, plan_id)
+    plan = read_plan(warehouse, plan_id)
     audience, destination_name = str(plan["audience"]), str(plan["destination"])
     requests = pending_requests(warehouse, audience, destination_name)
     if not requests:
@@ -154,15 +155,6 @@ def confirm_plan(warehouse: Warehouse, plan_id: str, connect: Connect = get_dest
     summary = ", ".join(f"{count} {status}" for status, count in sorted(outcomes.items()))
     logger.info("%s > %s: requests asked after: %s", audience, destination_name, summary)
     return outcomes["pending"] == 0
-
-
-def _plan(warehouse: Warehouse, plan_id: str) -> Mapping[str, Any]:
-    found = warehouse.read(
-        "select plan_id, audience, destination, list_name from sync.plans where plan_id = :plan_id", plan_id=plan_id
-    )
-    if not found:
-        raise ConfigurationError(f"there is no plan {plan_id} in sync.plans")
-    return found[0]
 
 
 def _connect(plan: Mapping[str, Any], connect: Connect) -> tuple[Destination, str]:
@@ -198,7 +190,7 @@ def _begin(warehouse: Warehouse, plan_id: str, until_it_is_sent: ExitStack | Non
     `until_it_is_sent` takes the lock of the list before anything is read that another push could change.
     """
     with warehouse.held():
-        plan = _plan(warehouse, plan_id)
+        plan = read_plan(warehouse, plan_id)
         if until_it_is_sent is not None:
             until_it_is_sent.enter_context(one_writer(str(plan["audience"]), str(plan["destination"])))
         started_before = bool(

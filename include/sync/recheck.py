@@ -13,8 +13,9 @@ from include.audiences.eligibility import know_who_said_no, policy_params
 from include.audiences.load import load_audiences
 from include.audiences.workbench import Workbench
 from include.destinations.base import destination_class
-from include.errors import ConfigurationError, PlanOutdated
+from include.errors import PlanOutdated
 from include.settings import get_settings
+from include.sync.ledger import read_plan
 from include.warehouse.render import parse
 
 if TYPE_CHECKING:
@@ -99,14 +100,6 @@ def check_still_valid(warehouse: Warehouse, plan_id: str) -> None:
             f"complained or denied consent, and {gone} were erased or are one profile with another now; nothing was "
             "sent. Plan the target again: they are left out then"
         )
-
-
-def read_plan(warehouse: Warehouse, plan_id: str, *, connection: sqlalchemy.Connection | None = None) -> dict[str, Any]:
-    """The row of `sync.plans`; ConfigurationError where there is none."""
-    found = warehouse.read("select * from sync.plans where plan_id = :plan_id", plan_id=plan_id, connection=connection)
-    if not found:
-        raise ConfigurationError(f"there is no plan {plan_id} in sync.plans")
-    return found[0]
 
 
 def _count(

@@ -77,8 +77,9 @@ def take_plan(plan_id: str, audience: str, destination: str, run_id: str, *, pla
     valid, or with `plan_anew` a new plan within what was approved for it.
     """
     from include.sync.approvals import approved_guard, last_decision
+    from include.sync.ledger import read_plan
     from include.sync.plan import plan_target
-    from include.sync.recheck import check_still_valid, read_plan
+    from include.sync.recheck import check_still_valid
 
     warehouse = get_warehouse()
     plan = read_plan(warehouse, plan_id)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from include.audiences.eligibility import STEPS
-from include.sync.recheck import read_plan
+from include.sync.ledger import read_plan
 
 if TYPE_CHECKING:
     import sqlalchemy
