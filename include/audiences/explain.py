@@ -310,6 +310,7 @@ class _Questions:
         ]
         found += [
             f"{row['reason']} ({row['channel']}) told by {row['destination']}"
+            f"{', list ' + row['list_name'] if row['list_name'] else ''}"
             f"{_from(None, row['occurred_at'])}{'' if row['is_active'] else ', taken back there'}"
             for row in told
         ]
@@ -388,8 +389,8 @@ def _steps(
             {"who": person.profile_id},
         )
         told = bench.rows(
-            "select distinct destination, channel, reason, is_active, occurred_at from target.told "
-            "where profile_id = :who order by destination, channel, occurred_at",
+            "select distinct destination, list_name, channel, reason, is_active, occurred_at from target.told "
+            "where profile_id = :who order by destination, list_name, channel, occurred_at",
             {"who": person.profile_id},
         )
         reasons = [*bench.params["always_applied"], *bench.params["named_reasons"]]

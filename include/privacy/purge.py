@@ -83,16 +83,18 @@ def keep_opt_outs(warehouse: Warehouse, session: Connection, request_ids: Sequen
         warehouse,
         session,
         f"""
-        insert into sync.opt_outs (destination, kind, value, channel, reason, is_active, occurred_at, read_at)
+        insert into sync.opt_outs (
+            destination, list_name, kind, value, channel, reason, is_active, occurred_at, read_at
+        )
         select
-            destination, 'hashed' as kind,
+            destination, list_name, 'hashed' as kind,
             sha256(:salt || case when kind = 'email' then '3:' else '4:' end || {spelt}) as value,
             channel, reason, true as is_active, occurred_at, read_at
         from (
             select
-                destination, kind, value, channel, reason, is_active, occurred_at, read_at,
+                destination, list_name, kind, value, channel, reason, is_active, occurred_at, read_at,
                 row_number() over (
-                    partition by destination, kind, value, channel
+                    partition by destination, list_name, kind, value, channel
                     order by read_at desc, case when is_active then 0 else 1 end
                 ) as recency
             from sync.opt_outs

@@ -64,7 +64,7 @@ _OPTED_OUT = """
     from sync.opt_outs
     where destination = :destination
     qualify row_number() over (
-        partition by kind, value, channel
+        partition by list_name, kind, value, channel
         order by read_at desc, case when is_active then 0 else 1 end
     ) = 1 and is_active
 """

@@ -51,15 +51,16 @@ def read_opt_outs(
     try:
         answers = tool.read_opt_outs(last - CLOCKS_DIFFER if last else None)
         for chunk in _chunks(answers):
-            written += _write_changes(warehouse, destination, chunk)
+            written += _write_changes(warehouse, destination, scope or None, chunk)
     except NotSupported:
         return 0
     warehouse.insert(
         "sync.opt_outs",
         [
             {
-                "destination": destination, "kind": "read", "value": scope, "channel": tool.channel, "reason": None,
-                "is_active": False, "occurred_at": began, "read_at": utc_now(),
+                "destination": destination, "list_name": scope or None, "kind": "read", "value": scope,
+                "channel": tool.channel, "reason": None, "is_active": False, "occurred_at": began,
+                "read_at": utc_now(),
             }
         ],
     )  # fmt: skip
@@ -73,8 +74,11 @@ def _chunks(answers: Iterable[OptOut]) -> Iterator[list[OptOut]]:
         yield chunk
 
 
-def _write_changes(warehouse: Warehouse, destination: str, chunk: list[OptOut]) -> int:
-    """Append the answers that differ from what we hold; a return of somebody we hold nothing about is none."""
+def _write_changes(warehouse: Warehouse, destination: str, list_name: str | None, chunk: list[OptOut]) -> int:
+    """Append the answers that differ from what we hold of the list; a return of somebody we hold nothing about is none.
+
+    What was read before lists were noted has none, and ends with any list's return.
+    """
     newest = {(answer.kind, answer.value, answer.channel): answer for answer in chunk}
     hashes = {
         hash_of(node_prefix + answer.value): answer
@@ -83,14 +87,14 @@ def _write_changes(warehouse: Warehouse, destination: str, chunk: list[OptOut]) 
     }
     with warehouse.session() as connection:
         held = {
-            (row["kind"], row["value"], row["channel"]): (bool(row["is_active"]), row["reason"])
+            (row["list_name"], row["kind"], row["value"], row["channel"]): (bool(row["is_active"]), row["reason"])
             for row in warehouse.read(
                 """
-                select kind, value, channel, reason, is_active
+                select list_name, kind, value, channel, reason, is_active
                 from sync.opt_outs
                 where destination = :destination and value in (:held_values)
                 qualify row_number() over (
-                    partition by kind, value, channel
+                    partition by list_name, kind, value, channel
                     order by read_at desc, case when is_active then 0 else 1 end
                 ) = 1
                 """,
@@ -100,25 +104,30 @@ def _write_changes(warehouse: Warehouse, destination: str, chunk: list[OptOut]) 
             )
         }
         now = utc_now()
-        changed: list[dict[str, Any]] = [
-            {
-                "destination": destination, "kind": answer.kind, "value": answer.value, "channel": answer.channel,
-                "reason": answer.reason, "is_active": answer.is_active, "occurred_at": answer.occurred_at,
-                "read_at": now,
-            }
+
+        def row(of_list: str | None, kind: str, value: str, answer: OptOut) -> dict[str, Any]:
+            return {
+                "destination": destination, "list_name": of_list, "kind": kind, "value": value,
+                "channel": answer.channel, "reason": answer.reason, "is_active": answer.is_active,
+                "occurred_at": answer.occurred_at, "read_at": now,
+            }  # fmt: skip
+
+        changed = [
+            row(list_name, *key[:2], answer)
             for key, answer in newest.items()
-            if (answer.is_active and held.get(key) != (True, answer.reason))
-            or (not answer.is_active and held.get(key, (False, None))[0])
-        ]  # fmt: skip
-        for value, answer in hashes.items():  # who was erased and has come back there herself
-            if held.get(("hashed", value, answer.channel), (False, None))[0]:
-                row: dict[str, Any] = {
-                    "destination": destination, "channel": answer.channel, "reason": answer.reason,
-                    "is_active": False, "occurred_at": answer.occurred_at, "read_at": now,
-                }  # fmt: skip
-                # The second tells the next build whom it concerns.
-                changed += [
-                    {**row, "kind": "hashed", "value": value},
-                    {**row, "kind": answer.kind, "value": answer.value},
-                ]
+            if answer.is_active and held.get((list_name, *key)) != (True, answer.reason)
+        ]
+        for of_list in {list_name, None}:
+            changed += [
+                row(of_list, *key[:2], answer)
+                for key, answer in newest.items()
+                if not answer.is_active and held.get((of_list, *key), (False, None))[0]
+            ]
+            for value, answer in hashes.items():  # who was erased and has come back there herself
+                if held.get((of_list, "hashed", value, answer.channel), (False, None))[0]:
+                    # The second tells the next build whom it concerns.
+                    changed += [
+                        row(of_list, "hashed", value, answer),
+                        row(of_list, answer.kind, answer.value, answer),
+                    ]
         return warehouse.insert("sync.opt_outs", changed, connection=connection)

@@ -285,6 +285,7 @@ _table(
     "sync.opt_outs",
     """
     destination text    the tool that told us
+    list_name text      the list there; null: the tool has no such lists, or it was read before lists were noted
     kind text           email or phone; hashed: of somebody who was erased; read: when a list was last read
     value text
     channel text        email or ads

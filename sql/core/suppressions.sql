@@ -4,7 +4,7 @@
 -- Inputs: staging.suppressions, sync.opt_outs, staging.engagement (bounces and complaints), core.identifiers,
 -- core.living_links, core.strong_identifiers, staging.contact_identifiers, core.erased_identifiers.
 -- Rules: of one source, identifier, channel and reason the latest statement before as_of holds, and counts while it is
--- active; an opt-out at a tool ends only when that tool says so (20), and one without a time of its own counts at once.
+-- active; an opt-out at a tool ends only when that tool says so, of the same list (20), and one without a time of its own counts at once.
 -- It meets every profile that holds the identifier, was seen with it, or whose contact ever held it, and a domain meets
 -- every e-mail at it or at a sub-domain. Bounces and complaints close e-mail only (20). Consents are not here. An erasure
 -- ends with a new consent (21), an opt-out does not.
@@ -39,7 +39,7 @@ opt_outs as (
     where occurred_at is null or occurred_at < :as_of
     qualify
         row_number() over (
-            partition by destination, kind, value, channel
+            partition by destination, list_name, kind, value, channel
             order by read_at desc nulls last, occurred_at desc nulls last, coalesce(is_active, true) desc
         ) = 1
 ),

@@ -6,10 +6,11 @@
 --
 --   * An e-mail address is the same in capitals.
 --   * It concerns who has the identifier, whose contact ever held it, and who was sent to this list with it.
---   * Where several lists of a tool answer about somebody, the newest answer holds.
+--   * Each list of a tool speaks for itself: who left one and is on another has said no.
 with said as (
     select
         destination,
+        list_name,
         kind,
         case when kind = 'email' then lower(trim(value)) else value end as value,
         channel,
@@ -24,6 +25,7 @@ with said as (
 answers as (
     select
         destination,
+        list_name,
         kind,
         value,
         channel,
@@ -33,7 +35,7 @@ answers as (
     from said
     qualify
         row_number() over (
-            partition by destination, kind, value, channel
+            partition by destination, list_name, kind, value, channel
             order by read_at desc nulls last, occurred_at desc nulls last, is_active desc
         ) = 1
 )
@@ -42,6 +44,7 @@ select
     identifiers.profile_id,
     cast(null as text) as member_key,
     answers.destination,
+    answers.list_name,
     answers.channel,
     answers.reason,
     answers.is_active,
@@ -56,6 +59,7 @@ select
     contacts.profile_id,
     cast(null as text) as member_key,
     answers.destination,
+    answers.list_name,
     answers.channel,
     answers.reason,
     answers.is_active,
@@ -73,6 +77,7 @@ select
     coalesce(renamed.into_profile_id, sent.profile_id) as profile_id,
     sent.member_key,
     answers.destination,
+    answers.list_name,
     answers.channel,
     answers.reason,
     answers.is_active,

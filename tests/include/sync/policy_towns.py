@@ -1,9 +1,9 @@
 """Who may be sent, in plain Python: towns of three people with a random past, and an oracle that knows no SQL of ours.
 
-A town's people have a CRM contact each, an address that changes now and then, a phone and a cart. They grant and deny,
-unsubscribe and bounce at Mailchimp or in the CRM, come back, are merged, are erased and sometimes come again. Every
-town draws from a number of its own, so that a town can be told again alone. Seed 0 is a town without people: what
-hypothesis shrinks to it had no part in a failure.
+A town's people have a CRM contact each, an address that changes now and then, a phone and carts, cheap and dear. They
+grant and deny, unsubscribe and bounce at Mailchimp or in the CRM, come back, get e-mails of others, are merged, are
+erased and sometimes come again. Every town draws from a number of its own, so that a town can be told again alone. Seed
+0 is a town without people: what hypothesis shrinks to it had no part in a failure.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 Row = tuple[str, dict[str, Any]]
 ROUNDS = 4
 CLOSED_AT_TOOL = ("unsubscribed", "cleaned")
+DEAR = 50.0  # a cart of this value or more is the other audience's
+MOST_TOUCHES = 2
 
 
 @dataclass
@@ -31,11 +33,14 @@ class Person:
     closed: set[tuple[str, str]] = field(default_factory=set)  # (identifier, channel) of suppressions that stand
     bounced: set[str] = field(default_factory=set)  # addresses that bounced or complained
     group: int = 0
+    cart: tuple[int, float] = (0, 0.0)  # when she last filled one, and what it is worth
+    mails: int = 0  # e-mails she was sent by others
+    entries: int = 0  # times she came into the ad list
 
     def copy(self) -> Person:
         return Person(
             self.contact_id, self.phone, list(self.emails), dict(self.consents), self.erased, set(self.closed),
-            set(self.bounced), self.group,
+            set(self.bounced), self.group, self.cart, self.mails, self.entries,
         )  # fmt: skip
 
 
@@ -83,7 +88,7 @@ class Town:
     def _happens(self, person: Person, tool: dict[str, str]) -> Iterator[Row]:
         what = self.chance.choice(
             ("consent", "consent", "deny", "tool", "tool", "tool", "move", "move", "suppress", "bounce", "merge",
-             "erase", "again", "import")
+             "erase", "again", "import", "mail", "mail", "cart")
         )  # fmt: skip
         self.story.append(f"{person.contact_id} {what}")
         if what == "tool":
@@ -102,6 +107,10 @@ class Town:
             yield from self._contact(person)
         elif what == "suppress":
             yield from self._suppress(person)
+        elif what == "cart":
+            yield from self._cart(person)
+        elif what == "mail":
+            yield self._mail(person)
         elif what == "bounce":
             address = person.emails[-1]
             person.bounced.add(address)
@@ -128,12 +137,22 @@ class Town:
             for one in self.people:
                 if one.group == person.group:
                     one.erased, one.consents, one.bounced = True, {}, set()
+                    one.cart, one.mails, one.entries = (0, 0.0), 0, 0
             kind, value = self.chance.choice((("email", person.emails[-1]), ("contact_id", person.contact_id)))
             yield (
                 "raw.suppressions",
                 {"source": "crm", "kind": kind, "value": value, "channel": "all", "reason": "erased", "is_active": True,
                  "changed_at": self._now()},
             )  # fmt: skip
+
+    def _mail(self, person: Person) -> Row:
+        person.mails += 1
+        now = self._now()
+        return (
+            "raw.engagement",
+            {"source": "crm", "engagement_id": f"{self.name}s{self.clock}", "contact_id": person.contact_id,
+             "channel": "email", "type": "sent", "occurred_at": now},
+        )  # fmt: skip
 
     def _come_again(self, person: Person) -> Iterator[Row]:
         """She is somebody new: with her old contact number and address, and nothing from before."""
@@ -185,15 +204,17 @@ class Town:
 
     def _cart(self, person: Person) -> Iterator[Row]:
         now = self._now()
+        value = self.chance.choice((10.0, 10.0, 2 * DEAR))
+        person.cart = (self.clock, value)
         key = {"source": "crm", "cart_id": f"{person.contact_id}k{self.clock}"}
         yield (
             "raw.carts",
-            {**key, "contact_id": person.contact_id, "status": "open", "currency": "EUR", "total_amount": 10.0,
+            {**key, "contact_id": person.contact_id, "status": "open", "currency": "EUR", "total_amount": value,
              "cart_url": "https://shop.example/cart", "created_at": now, "updated_at": now},
         )  # fmt: skip
         yield (
             "raw.cart_items",
-            {**key, "line_id": "1", "sku": "A", "name": "Axe", "quantity": 1, "price": 10.0, "currency": "EUR",
+            {**key, "line_id": "1", "sku": "A", "name": "Axe", "quantity": 1, "price": value, "currency": "EUR",
              "updated_at": now},
         )  # fmt: skip
 
@@ -208,8 +229,7 @@ class Town:
 
         By what the warehouse knew at its last build, and what the tool had told when it was last asked.
         """
-        (person,) = [one for one in self.people if identifier == one.phone or identifier in self._ever(one)]
-        known = next((one for one in self.known if one.contact_id == person.contact_id), None)
+        known = self._known(identifier)
         if known is None:
             return "unknown"
         group = [one for one in self.known if one.group == known.group]
@@ -228,7 +248,32 @@ class Town:
                     return "bounced"
                 if channel == "email" and said_at_tool.get(value) in CLOSED_AT_TOOL:
                     return "said no at the tool"
+        if max(one.cart for one in group)[1] >= DEAR:
+            return "kept by the other audience"
         return ""
+
+    def touched_too_often(self, identifier: str) -> bool:
+        """Whether the person may not come in, for the cap. What people did who are one by now is hers."""
+        known = self._known(identifier)
+        if known is None:
+            return False
+        group = [one for one in self.known if one.group == known.group]
+        return sum(one.mails for one in group) + sum(one.entries for one in group) >= MOST_TOUCHES
+
+    def person(self, identifier: str) -> Person:
+        """Whose address or phone it is or was."""
+        (person,) = [one for one in self.people if identifier == one.phone or identifier in self._ever(one)]
+        return person
+
+    def of_her_group(self, identifier: str) -> list[str]:
+        """Every address and phone, old ones too, of the person and of who is one with her."""
+        group = self.person(identifier).group
+        people = [one for one in self.people if one.group == group]
+        return [value for one in people for value in (one.phone, *self._ever(one))]
+
+    def _known(self, identifier: str) -> Person | None:
+        contact_id = self.person(identifier).contact_id
+        return next((one for one in self.known if one.contact_id == contact_id), None)
 
     def _ever(self, person: Person) -> list[str]:
         who = self.people.index(person)

@@ -124,12 +124,21 @@ class World:
     def execute(self, sql: str, **params: Any) -> None:
         change(self.warehouse, sql, **params)
 
-    def opt_out(self, value: str, *, is_active: bool = True, channel: str = "email", read_at: datetime = AS_OF) -> None:
+    def opt_out(
+        self,
+        value: str,
+        *,
+        is_active: bool = True,
+        channel: str = "email",
+        list_name: str | None = None,
+        read_at: datetime = AS_OF,
+    ) -> None:
         """What a tool told us after the last build."""
         self.insert(
             "sync.opt_outs",
             {
                 "destination": "mailchimp",
+                "list_name": list_name,
                 "kind": "email",
                 "value": value,
                 "channel": channel,

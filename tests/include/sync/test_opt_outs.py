@@ -73,6 +73,26 @@ def test_a_return_counts_only_for_who_had_left(warehouse: Warehouse) -> None:
     assert read(warehouse, Tool(said("ana"))) == 1
 
 
+def test_each_list_speaks_for_itself(warehouse: Warehouse) -> None:
+    read(warehouse, Tool(said("ana")))
+    assert (
+        read(warehouse, Tool(said("ana", is_active=False), scope="VIP")) == 0
+    )  # she is on that one, and left the other
+    assert read(warehouse, Tool(said("ana"), scope="VIP")) == 1
+    assert read(warehouse, Tool(said("ana", is_active=False))) == 1
+    rows = warehouse.read("select list_name, is_active from sync.opt_outs where kind = 'email' order by read_at")
+    assert [(row["list_name"], row["is_active"]) for row in rows] == [
+        ("Newsletter", True), ("VIP", True), ("Newsletter", False),
+    ]  # fmt: skip
+
+
+def test_an_opt_out_from_before_lists_were_noted_ends_with_a_return(warehouse: Warehouse) -> None:
+    read(warehouse, Tool(said("ana"), scope=""))
+    assert read(warehouse, Tool(said("ana", is_active=False))) == 1
+    assert held(warehouse) == [("ana", "opted_out", True), ("ana", "opted_out", False)]
+    assert warehouse.scalar("select count(*) as n from sync.opt_outs where list_name is null and kind = 'email'") == 2
+
+
 def test_each_list_is_read_from_where_its_own_last_read_began(warehouse: Warehouse) -> None:
     first, again, other = Tool(), Tool(), Tool(scope="VIP")
     read(warehouse, first)

@@ -201,6 +201,16 @@ def test_a_tool_may_write_an_address_in_other_letters(world: World) -> None:
     assert world.plan().members == 1
 
 
+def test_who_left_one_list_of_a_tool_and_is_on_another_has_said_no(world: World) -> None:
+    world.person("ana", email="ana@x.com")
+    world.opt_out("ana@x.com", list_name="Newsletter", read_at=AS_OF - timedelta(days=2))
+    world.opt_out("ana@x.com", list_name="VIP", is_active=False, read_at=AS_OF - timedelta(days=1))
+    assert world.plan().members == 0
+
+    world.opt_out("ana@x.com", list_name="Newsletter", is_active=False)
+    assert world.plan().members == 1
+
+
 def test_a_yes_somewhere_else_does_not_open_what_is_closed(world: World) -> None:
     world.person("ana", email="ana@x.com", emails=("other@x.com",))
     world.insert("core.suppressions", {"profile_id": "ana", "channel": "email", "reason": "opted_out"})
