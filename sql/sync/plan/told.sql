@@ -19,7 +19,7 @@ with said as (
         occurred_at,
         read_at
     from sync.opt_outs
-    where kind in ('email', 'phone')
+    where kind not in ('read', 'hashed')
 ),
 
 answers as (
