@@ -52,12 +52,13 @@ logger = logging.getLogger(__name__)
 
 Connect = Callable[[str, Mapping[str, object]], Destination]
 
-PAGE_ROWS = 50_000
+PAGE_ROWS = 100_000
 # Answers written in one transaction at most: DuckDB stores 122,880 rows together, and writes them all again when some
 # are added.
 GROUP_ROWS = 100_000
 GROUP_SECONDS = 5.0  # and the longest that one waits for its transaction
 PROGRESS_SECONDS = 10.0
+_LISTS = "select distinct list_id from sync.ledger where audience = :audience and destination = :destination"
 _HELD_BACK = RowResult("retry", "her new address is not in yet; the old one stays until it is")
 
 
@@ -75,14 +76,20 @@ class PushSummary:
     batches: int = 0
 
 
-def push_plan(warehouse: Warehouse, plan_id: str, connect: Connect = get_destination) -> PushSummary:
+def push_plan(
+    warehouse: Warehouse, plan_id: str, connect: Connect = get_destination, *, opened: ExitStack | None = None
+) -> PushSummary:
     """Send the rows of a plan that have no answer yet. Nothing to send: no call at all.
 
+    `opened` holds the warehouse open for the caller's questions and the first ones here; it is closed before any call.
     TransientError where the destination stays unreachable: what was answered until then is kept, a retry goes on there;
     and where another process on this machine is pushing to the same list.
     """
     with ExitStack() as until_it_is_sent:
-        return _push(warehouse, _begin(warehouse, plan_id, until_it_is_sent), connect)
+        begun = _begin(warehouse, plan_id, until_it_is_sent)
+        if opened is not None:
+            opened.close()
+        return _push(warehouse, begun, connect)
 
 
 def _push(warehouse: Warehouse, begun: _Begun, connect: Connect) -> PushSummary:
@@ -97,7 +104,8 @@ def _push(warehouse: Warehouse, begun: _Begun, connect: Connect) -> PushSummary:
         return PushSummary(plan_id)
     destination, description = _connect(plan, connect)
     list_id = destination.ensure_audience(str(plan["list_name"]), description, begun.fields)
-    check_same_list(warehouse, audience, destination_name, list_id)
+    if begun.lists and list_id not in begun.lists:
+        check_same_list(warehouse, audience, destination_name, list_id)
     target = LedgerTarget(audience, destination_name, list_id, plan_id)
     going_on = " (going on)" if begun.started_before else ""
     logger.info("%s: sending %s rows to list %s%s", name, begun.total, list_id, going_on)
@@ -174,6 +182,7 @@ class _Begun:
     """What a push has to know before it sends anything. `has_moves`: somebody has a new address and loses the old."""
 
     plan: Mapping[str, Any]
+    lists: set[str]  # where its target was until now
     has_intentions: bool
     started_before: bool
     has_moves: bool
@@ -191,8 +200,9 @@ def _begin(warehouse: Warehouse, plan_id: str, until_it_is_sent: ExitStack | Non
     """
     with warehouse.held():
         plan = read_plan(warehouse, plan_id)
+        target: dict[str, Any] = {"audience": plan["audience"], "destination": plan["destination"]}
         if until_it_is_sent is not None:
-            until_it_is_sent.enter_context(one_writer(str(plan["audience"]), str(plan["destination"])))
+            until_it_is_sent.enter_context(one_writer(**target))
         started_before = bool(
             warehouse.scalar("select count(*) as rows_found from sync.ledger where plan_id = :plan_id", plan_id=plan_id)
         )
@@ -204,7 +214,8 @@ def _begin(warehouse: Warehouse, plan_id: str, until_it_is_sent: ExitStack | Non
         first_row = int(left["first_row"] or 0)
         return _Begun(
             plan=plan,
-            has_intentions=has_intentions(warehouse, str(plan["audience"]), str(plan["destination"])),
+            lists={str(list_id) for (list_id,) in warehouse.tuples(_LISTS, **target)},
+            has_intentions=has_intentions(warehouse, **target),
             started_before=started_before,
             has_moves=bool(
                 warehouse.scalar(
@@ -246,7 +257,7 @@ def _page(warehouse: Warehouse, plan_id: str, start: int, *, started_before: boo
     """The rows to send among the PAGE_ROWS numbers of the plan from `start` on."""
     return warehouse.read_columns(
         f"""
-        select {", ".join(f"rows.{column}" for column in PlanRow._fields)}
+        select {", ".join(f"rows.{column} as {column}" for column in PlanRow._fields)}
         {_unanswered(started_before)}
             and rows.row_number >= :start
             and rows.row_number < :end

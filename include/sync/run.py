@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -152,13 +153,14 @@ def push_planned(plan_id: str) -> str:
     from include.sync.recheck import check_still_valid
 
     warehouse = get_warehouse()
-    with warehouse.held():
+    with ExitStack() as opened:
+        opened.enter_context(warehouse.held())
         may_go = what_may_go(warehouse, plan_id)
         if may_go is None:
             return plan_id
         if has_newer_plan(warehouse, plan_id):
             check_still_valid(warehouse, may_go)
-    push_plan(warehouse, may_go)
+        push_plan(warehouse, may_go, opened=opened)
     return may_go
 
 
