@@ -15,12 +15,11 @@ from sqlglot import exp
 
 from include.audiences.durations import format_duration
 from include.audiences.schema import RECENT_PURCHASERS, Audience
-from include.audiences.workbench import Workbench
+from include.audiences.workbench import Function, Query, Workbench, query_from
 from include.destinations.base import Destination, destination_class
 from include.errors import ConfigurationError
 from include.identity.sql import DESTINATION_KINDS, DestinationKind
-from include.sync.payload import listed_kinds, mapped_values
-from include.warehouse.render import parse
+from include.sync.payload import json_escaped, listed_kinds, mapped_values
 
 ALWAYS_APPLIED = ("opted_out", "bounced", "complained", "erased")  # an audience file can add reasons, never take these
 STEPS = (
@@ -67,6 +66,7 @@ _WATERFALL = """
             and judged.profile_id <> copies.profile_id
             and judged.step is null
 """
+FUNCTIONS = {"json_escaped": Function("json_escaped", json_escaped)}  # of every workbench of a target
 _WORDS = {"email": "e-mail address", "phone": "phone number", "visitor_id": "browser"}
 
 
@@ -89,24 +89,25 @@ def run_waterfall(
     segment = _segment(bench, audience, platform)
     bench.give("target.segment", segment if only is None else _one_profile(segment, only))
     fields = audience.target(platform.name).fields if platform.has_fields and only is None else {}
-    values = mapped_values(fields, segment_columns(bench, audience))
+    columns = segment_columns(bench, audience)
+    values = Function(("mapped_values", sorted(fields.items()), columns), lambda _: mapped_values(fields, columns))
     bench.build("state")
     _build_addresses(bench, platform)
-    know_who_said_no(bench, parse("select member_key, profile_id from target.state"))
+    know_who_said_no(bench, "select member_key, profile_id from target.state")
     bench.build("suppressed")
     if audience.frequency_cap is None:
         bench.give("target.touches", _nobody("touches", "bigint"))
     else:
         bench.build("touches", bench.query("touches", {"ad_destinations": _ad_destinations(bench)}))
     bench.give("target.rivals", _rivals(bench, audience, others))
-    bench.build("judged", bench.query("waterfall", functions={"mapped_values": lambda _: values}))
+    bench.build("judged", bench.query("waterfall", functions={"mapped_values": values}))
     bench.build("copies")
-    bench.give("target.waterfall", bench.finish(parse(_WATERFALL)))
+    bench.give("target.waterfall", bench.written(_WATERFALL))
 
 
-def know_who_said_no(bench: Workbench, sent_keys: exp.Expr) -> None:
-    """Let later steps read `target.said_no`, with `sent_keys` who was sent to the list: profile_id and member_key."""
-    bench.give("target.sent_keys", bench.finish(sent_keys))
+def know_who_said_no(bench: Workbench, sent_keys: str) -> None:
+    """Let later steps read `target.said_no`; `sent_keys` asks for who was sent to the list (profile_id, member_key)."""
+    bench.give("target.sent_keys", bench.written(sent_keys))
     bench.give("target.told", bench.query("told"))
     bench.give("target.said_no", bench.query("said_no"))
 
@@ -156,10 +157,17 @@ def _kind(name: str) -> DestinationKind:
     return found
 
 
-def _segment(bench: Workbench, audience: Audience, platform: type[Destination]) -> exp.Select:
+def _segment(bench: Workbench, audience: Audience, platform: type[Destination]) -> Query:
     """The segment with the columns this target needs; `allowed_channels` is null where the segment has none."""
     columns = segment_columns(bench, audience)
     mapped = set(audience.target(platform.name).fields.values())
+    return query_from(
+        ("segment", audience.name, sorted(columns), sorted(mapped)),
+        lambda: _select_segment(audience.name, columns, mapped),
+    )
+
+
+def _select_segment(name: str, columns: Mapping[str, str], mapped: set[str]) -> exp.Select:
     selected: list[exp.Expr] = [exp.column("profile_id")]
     if "allowed_channels" in columns:
         selected.append(exp.column("allowed_channels"))
@@ -167,17 +175,22 @@ def _segment(bench: Workbench, audience: Audience, platform: type[Destination]) 
         selected.append(exp.alias_(exp.cast(exp.null(), "text"), "allowed_channels"))
     taken = {"profile_id", "allowed_channels"}
     selected += [exp.column(name) for name in columns if name in mapped - taken]
-    return exp.select(*selected).from_(exp.to_table(f"segments.{audience.name}"))
+    return exp.select(*selected).from_(exp.to_table(f"segments.{name}"))
 
 
-def _one_profile(segment: exp.Select, profile_id: str) -> exp.Select:
+def _one_profile(segment: Query, profile_id: str) -> Query:
     """The segment's row of a profile, or an empty one under its name."""
-    asked = exp.select(exp.alias_(exp.Literal.string(profile_id), "profile_id"))
-    return (
-        exp.select("asked.profile_id", "matching.allowed_channels")
-        .from_(asked.subquery("asked"))
-        .join(segment.subquery("matching"), on="asked.profile_id = matching.profile_id", join_type="left")
-    )
+
+    def make() -> exp.Expr:
+        asked = exp.select(exp.alias_(exp.Literal.string(profile_id), "profile_id"))
+        matching = exp.Subquery(this=segment.make(), alias=exp.TableAlias(this=exp.to_identifier("matching")))
+        return (
+            exp.select("asked.profile_id", "matching.allowed_channels")
+            .from_(asked.subquery("asked"))
+            .join(matching, on="asked.profile_id = matching.profile_id", join_type="left")
+        )
+
+    return query_from(("one profile", segment.key, profile_id), make)
 
 
 def segment_columns(bench: Workbench, audience: Audience) -> dict[str, str]:
@@ -192,14 +205,14 @@ def _build_addresses(bench: Workbench, platform: type[Destination]) -> None:
     """The identifiers of the segment's profiles in this destination's kinds, and the one that stands for each."""
     bench.build("found", _each_kind(bench, platform, "found"))
     bench.build("crowded")
-    bench.give("target.alone", bench.finish(parse(_ALONE)))
+    bench.give("target.alone", bench.written(_ALONE))
     bench.build("several", _each_kind(bench, platform, "identifiers"))
-    bench.give("target.identifiers", bench.finish(parse(_IDENTIFIERS)))
+    bench.give("target.identifiers", bench.written(_IDENTIFIERS))
     if _is_single(platform) and len(platform.identifiers) == 1:
-        bench.give("target.addresses", bench.finish(parse(_ADDRESSES)))
+        bench.give("target.addresses", bench.written(_ADDRESSES))
     else:
-        kinds = listed_kinds(platform.identifiers)
-        bench.build("addresses", bench.query("addresses", functions={"listed_kinds": lambda _: kinds}))
+        kinds = Function(platform.identifiers, lambda _: listed_kinds(platform.identifiers))
+        bench.build("addresses", bench.query("addresses", functions={"listed_kinds": kinds}))
 
 
 def _is_single(platform: type[Destination]) -> bool:
@@ -207,29 +220,30 @@ def _is_single(platform: type[Destination]) -> bool:
     return platform.channel == "email"
 
 
-def _each_kind(bench: Workbench, platform: type[Destination], step: str) -> exp.Expr:
+def _each_kind(bench: Workbench, platform: type[Destination], step: str) -> Query:
     """A step once for each kind of identifier the destination accepts, the most preferred first."""
-    branches = []
+    queries = []
     for preference, name in enumerate(platform.identifiers):
         kind = _kind(name)
 
         def as_sent(arguments: list[exp.Expr], kind: DestinationKind = kind) -> exp.Expr:
             return kind.expression(arguments[0])
 
-        query = bench.query(
-            step,
-            {
-                "kind": name,
-                "source_kind": kind.source_kind,
-                "preference": preference,
-                "is_single": _is_single(platform),
-            },
-            {"as_sent": as_sent},
+        params = {
+            "kind": name,
+            "source_kind": kind.source_kind,
+            "preference": preference,
+            "is_single": _is_single(platform),
+        }
+        queries.append(bench.query(step, params, {"as_sent": Function(name, as_sent)}))
+
+    def make() -> exp.Expr:
+        alias = exp.TableAlias(this=exp.to_identifier("of_a_kind"))
+        return _united(
+            [exp.select("*").from_(exp.Subquery(this=query.make(), alias=alias.copy())) for query in queries]
         )
-        branches.append(
-            exp.select("*").from_(exp.Subquery(this=query, alias=exp.TableAlias(this=exp.to_identifier("of_a_kind"))))
-        )
-    return _united(branches)
+
+    return query_from(("each kind", [query.key for query in queries]), make)
 
 
 def _ad_destinations(bench: Workbench) -> list[str]:
@@ -245,9 +259,9 @@ def _ad_destinations(bench: Workbench) -> list[str]:
     return sorted(found)
 
 
-def _rivals(bench: Workbench, audience: Audience, others: Mapping[str, Audience]) -> exp.Expr:
+def _rivals(bench: Workbench, audience: Audience, others: Mapping[str, Audience]) -> Query:
     """The segments that keep a profile from this audience: same group, larger number (at a tie the name decides)."""
-    branches = []
+    rivals = []
     for other in others.values():
         if other.exclusive is None or other.exclusive != audience.exclusive or other.name == audience.name:
             continue
@@ -255,19 +269,19 @@ def _rivals(bench: Workbench, audience: Audience, others: Mapping[str, Audience]
             continue
         if bench.warehouse.columns(f"segments.{other.name}", connection=bench.session) is None:
             continue
-        branches.append(
-            exp.select(
-                "profile_id",
-                exp.alias_(exp.Literal.string(other.name), "audience"),
-                exp.alias_(
-                    exp.Literal.number(other.priority)
-                    if other.priority >= 0
-                    else exp.Neg(this=exp.Literal.number(-other.priority)),
-                    "priority",
-                ),
-            ).from_(exp.to_table(f"segments.{other.name}"))
-        )
-    return _united(branches) if branches else _nobody("audience", "text", "priority", "bigint")
+        rivals.append((other.name, other.priority))
+    if not rivals:
+        return _nobody("audience", "text", "priority", "bigint")
+    return query_from(("rivals", rivals), lambda: _united([_select_rival(*rival) for rival in rivals]))
+
+
+def _select_rival(name: str, priority: int) -> exp.Select:
+    number = exp.Literal.number(abs(priority))
+    return exp.select(
+        "profile_id",
+        exp.alias_(exp.Literal.string(name), "audience"),
+        exp.alias_(number if priority >= 0 else exp.Neg(this=number), "priority"),
+    ).from_(exp.to_table(f"segments.{name}"))
 
 
 def _united(branches: list[exp.Select]) -> exp.Expr:
@@ -277,7 +291,8 @@ def _united(branches: list[exp.Select]) -> exp.Expr:
     return whole
 
 
-def _nobody(*columns: str) -> exp.Expr:
+def _nobody(*columns: str) -> Query:
     """An empty answer: `profile_id` and the columns named, each followed by its type."""
     named = ", ".join(f"cast(null as {kind}) as {name}" for name, kind in zip(columns[::2], columns[1::2], strict=True))
-    return sqlglot.parse_one(f"select cast(null as text) as profile_id, {named} where 1 = 0", read="duckdb")
+    sql = f"select cast(null as text) as profile_id, {named} where 1 = 0"
+    return query_from(sql, lambda: sqlglot.parse_one(sql, read="duckdb"))

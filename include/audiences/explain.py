@@ -19,7 +19,7 @@ from typing import Any, Literal
 import sqlalchemy
 
 from include.audiences.durations import format_duration
-from include.audiences.eligibility import STEPS, run_waterfall
+from include.audiences.eligibility import FUNCTIONS, STEPS, run_waterfall
 from include.audiences.load import Loaded, load_audiences
 from include.audiences.schema import Audience
 from include.audiences.workbench import Workbench
@@ -28,7 +28,6 @@ from include.errors import ConfigurationError, RekindleError
 from include.identity import normalise_email, to_e164
 from include.settings import get_settings
 from include.sync.ledger import read_plan
-from include.sync.payload import json_escaped
 from include.warehouse.engine import Warehouse
 
 KINDS = ("email", "phone", "user_id", "visitor_id", "profile_id")
@@ -154,7 +153,7 @@ def explain(
         chosen = [_plan_of(warehouse, plan_id, audience.name, destination)]
     with (
         warehouse.session() as session,
-        Workbench(warehouse, session, _work_name(), {}, {"json_escaped": json_escaped}) as bench,
+        Workbench(warehouse, session, _work_name(), {}, FUNCTIONS, keeps_texts=False) as bench,
     ):
         ask = _Questions(bench, session)
         person = ask.person(kind, value)
@@ -374,7 +373,7 @@ def _steps(
     as_of: datetime,
 ) -> tuple[Step, ...]:
     """Each step with the value it looks at; where she falls out is what the waterfall itself says."""
-    with Workbench(ask.warehouse, ask.session, _work_name(), {}, ask.bench.functions) as bench:
+    with Workbench(ask.warehouse, ask.session, _work_name(), {}, FUNCTIONS, keeps_texts=False) as bench:
         run_waterfall(
             bench, audience, platform, as_of, loaded.audiences, get_settings().holdout_salt, only=person.profile_id
         )

@@ -24,7 +24,6 @@ import sqlalchemy
 from include.audiences.schema import Audience, Guard
 from include.errors import QualityGateFailed
 from include.warehouse.engine import Warehouse
-from include.warehouse.render import parse
 
 if TYPE_CHECKING:
     from include.audiences.workbench import Workbench
@@ -234,10 +233,8 @@ def judge_plan(
         return Judgement(present=present)
     bench.build("urgent")
     urgent = int(bench.rows("select count(*) as people from target.urgent")[0]["people"])
-    counted = {
-        str(row["action"]): int(row["people"])
-        for row in bench.rows(_NEW_ROWS, {"let_through": rows[0]["plan_id"] if rows else ""})
-    }
+    bench.params["let_through"] = str(rows[0]["plan_id"]) if rows else ""
+    counted = {str(row["action"]): int(row["people"]) for row in bench.rows(_NEW_ROWS)}
     numbers = replace(
         numbers,
         adds=counted.get("add", 0),
@@ -248,8 +245,8 @@ def judge_plan(
     if not reasons:
         return Judgement(present=present)
     if urgent:
-        bench.give("target.all_changes", bench.finish(parse("select * from target.changes")))
-        bench.give("target.changes", bench.finish(parse(_WAITING)))
+        bench.give("target.all_changes", bench.written("select * from target.changes"))
+        bench.give("target.changes", bench.written(_WAITING))
     log.warning(
         "%s at %s: this plan waits for a human: %s. %s",
         audience.name,
@@ -266,7 +263,8 @@ def store_urgent(bench: Workbench, judgement: Judgement, plan: Mapping[str, Any]
     """Store the removals that cannot wait as a plan of their own; `plan` is the row of the one that waits."""
     if judgement.urgent_plan_id is None:
         return
-    bench.insert("sync.plan_rows", columns, _URGENT_ROWS, {"urgent_plan_id": judgement.urgent_plan_id})
+    bench.params["urgent_plan_id"] = judgement.urgent_plan_id
+    bench.insert("sync.plan_rows", columns, _URGENT_ROWS)
     row = {
         **plan,
         "plan_id": judgement.urgent_plan_id,

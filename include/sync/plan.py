@@ -15,17 +15,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlglot import exp
-
-from include.audiences.eligibility import STEPS, run_waterfall, segment_columns
+from include.audiences.eligibility import FUNCTIONS, STEPS, run_waterfall, segment_columns
 from include.audiences.load import load_audiences
 from include.audiences.schema import Audience, Guard
-from include.audiences.workbench import Workbench
+from include.audiences.workbench import Function, Query, Workbench
 from include.destinations.base import Destination, DestinationSettings, destination_class, read_settings
 from include.settings import get_settings
 from include.sync.guard import Judgement, Numbers, check_nobody_suppressed, judge_plan, read_gate, store_urgent
 from include.sync.lists import name_of_list
-from include.sync.payload import json_escaped, listed_kinds, mapped_fields
+from include.sync.payload import listed_kinds, mapped_fields
 from include.sync.show import plan_text
 from include.warehouse.engine import Warehouse
 
@@ -99,12 +97,13 @@ def plan_target(
     with (
         warehouse.session() as session,
         warehouse.limited_memory(session, get_settings().plan_memory_mb),
-        Workbench(warehouse, session, plan_id, {"plan_id": plan_id}, {"json_escaped": json_escaped}) as bench,
+        Workbench(warehouse, session, plan_id, {"plan_id": plan_id}, FUNCTIONS) as bench,
     ):
         gate_failures = read_gate(warehouse, session, audience.name)
         ledger_sequence = _newest_answer(bench, audience.name, destination)
         columns = segment_columns(bench, audience)
-        fields = mapped_fields(target.fields if platform.has_fields else {}, columns)
+        mapped = target.fields if platform.has_fields else {}
+        fields = Function(("mapped_fields", sorted(mapped.items()), columns), lambda _: mapped_fields(mapped, columns))
         run_waterfall(bench, audience, platform, _naive(as_of), loaded.audiences, get_settings().holdout_salt)
         excluded, members, matched = _count_steps(bench)
         check_nobody_suppressed(audience, destination, _count_suppressed(bench))
@@ -181,7 +180,7 @@ def plan_target(
 
 
 def _work_out_changes(
-    bench: Workbench, platform: type[Destination], differences: _Differences, members: int, fields: exp.Expr
+    bench: Workbench, platform: type[Destination], differences: _Differences, members: int, fields: Function
 ) -> int:
     """Let later steps read `target.changes`; returns how many removals are held back."""
     bench.build("leavers")
@@ -189,11 +188,8 @@ def _work_out_changes(
     held = differences.to_hold(members, waiting, platform.min_audience_size)
     bench.build("sent_texts", bench.query("sent_texts", {"key_kind": platform.identifiers[0], "held": held}))
     bench.give("target.numbers", _even_numbers(bench))
-    identifiers = listed_kinds(platform.identifiers)
-    bench.build(
-        "changes",
-        bench.query("changes", functions={"mapped_fields": lambda _: fields, "listed_kinds": lambda _: identifiers}),
-    )
+    identifiers = Function(platform.identifiers, lambda _: listed_kinds(platform.identifiers))
+    bench.build("changes", bench.query("changes", functions={"mapped_fields": fields, "listed_kinds": identifiers}))
     return held
 
 
@@ -311,14 +307,10 @@ def _stale_before(platform: type[Destination], settings: DestinationSettings, as
     return _naive(as_of) - after if after is not None else _LONG_AGO
 
 
-def _even_numbers(bench: Workbench) -> exp.Expression:
+def _even_numbers(bench: Workbench) -> Query:
     """2, 4, ... up to the most quotation marks that the identifiers of a leaver hold."""
     most = max(_count(bench, "select coalesce(max(marks), 0) as people from target.sent_texts"), 4)
-    first, *rest = [exp.select(exp.alias_(exp.Literal.number(n), "n")) for n in range(2, most + 1, 2)]
-    numbers: exp.Expression = first
-    for number in rest:
-        numbers = exp.union(numbers, number, distinct=False)
-    return numbers
+    return bench.written(" union all ".join(f"select {n} as n" for n in range(2, most + 1, 2)))
 
 
 def _store(

@@ -16,7 +16,6 @@ from include.destinations.base import destination_class
 from include.errors import PlanOutdated
 from include.settings import get_settings
 from include.sync.ledger import read_plan
-from include.warehouse.render import parse
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -115,7 +114,7 @@ def _count_saying_no(warehouse: Warehouse, session: sqlalchemy.Connection, plan:
     audience = load_audiences().audience(str(plan["audience"]))
     params = policy_params(audience, platform, plan["as_of"], get_settings().holdout_salt)
     with Workbench(warehouse, session, uuid.uuid4().hex, {**params, "plan_id": plan["plan_id"]}, {}) as bench:
-        know_who_said_no(bench, parse(_SENT_KEYS))
+        know_who_said_no(bench, _SENT_KEYS)
         return int(bench.rows(_SAYING_NO)[0]["people"])
 
 

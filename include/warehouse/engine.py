@@ -32,6 +32,7 @@ from include.connections import get_connection
 from include.errors import ConfigurationError, RekindleError, TransientError
 from include.warehouse import postgres, spark, torn
 from include.warehouse.dialects import to_sql
+from include.warehouse.finished import finished
 from include.warehouse.pieces import in_pieces
 from include.warehouse.render import NOTHING, fill, parse_statement
 from include.warehouse.tables import metadata, recorded_columns
@@ -837,9 +838,21 @@ def _dollars(text: str) -> str:
     return _BIND.sub(r"$\1", text).replace("\\:", ":")
 
 
+_OF_ONE_RUN = re.compile(r"[0-9a-f]{32}")
+
+
 @lru_cache(maxsize=512)
 def _bound_sql(sql: str, dialect: str, sizes: tuple[tuple[str, int], ...]) -> str:
-    """The statement in the engine's dialect, its placeholders as SQLAlchemy's `:name`; a list becomes one per value."""
+    """The statement in the engine's dialect, its placeholders as SQLAlchemy's `:name`; a list becomes one per value.
+
+    Kept for the next process, unless it is hardly ever asked again: with so many values, or of a table of one run.
+    """
+    if sizes or _OF_ONE_RUN.search(sql):
+        return _make_bound_sql(sql, dialect, sizes)
+    return finished(("bound", sql, dialect), lambda: _make_bound_sql(sql, dialect, sizes))
+
+
+def _make_bound_sql(sql: str, dialect: str, sizes: tuple[tuple[str, int], ...]) -> str:
     tree = parse_statement(sql)
     lists = dict(sizes)
     for node in list(tree.find_all(exp.Placeholder)):

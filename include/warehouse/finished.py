@@ -20,10 +20,16 @@ from include.settings import ROOT, get_settings
 
 log = logging.getLogger(__name__)
 
-# What makes a finished text of a model's: together with sqlglot's version these say which texts are still true.
+# What makes finished texts of models, steps and statements: with sqlglot's version these say which are still true.
 _MADE_BY = (
+    "include/audiences/eligibility.py",
+    "include/audiences/workbench.py",
     "include/identity/sql.py",
-    *(f"include/warehouse/{name}.py" for name in ("dialects", "finished", "house", "render", "slices", "touched")),
+    "include/sync/payload.py",
+    *(
+        f"include/warehouse/{name}.py"
+        for name in ("dialects", "engine", "finished", "house", "render", "slices", "touched")
+    ),
 )
 
 _REMEMBERED = 2048

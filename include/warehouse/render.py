@@ -104,14 +104,23 @@ def render_statement(sql: str, dialect: str, params: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class _Moment:
-    """A point in time that is put in last, so that the rest of a statement is the same on every day."""
+class PutInLast:
+    """A point in time, or a text, that is put in last, so that the rest of a statement is the same on every day."""
 
     name: str
+    is_moment: bool = True
 
     @property
     def text(self) -> str:
-        return f"rekindle moment {self.name}"
+        return f"rekindle value {self.name} here"
+
+
+def put_in(text: str, values: Mapping[str, datetime | str]) -> str:
+    """A finished statement with the values that were left out of it."""
+    for name, value in values.items():
+        written = _in_utc(value) if isinstance(value, datetime) else value.replace("'", "''")
+        text = text.replace(PutInLast(name).text, written)
+    return text
 
 
 def _finished(
@@ -121,20 +130,18 @@ def _finished(
     params: Mapping[str, Any],
     more: tuple[object, ...],
 ) -> str:
-    used = {name: params[name] for name in _placeholders(texts) if name in params}
+    used = {name: params[name] for name in placeholders(texts) if name in params}
     moments = {name: value for name, value in used.items() if isinstance(value, datetime)}
-    standing = {name: _Moment(name) for name in moments}
+    standing = {name: PutInLast(name) for name in moments}
     written = finished(
         (texts, dialect, {**used, **standing}, *more),
         lambda: make({**params, **standing}),
     )
-    for name, value in moments.items():
-        written = written.replace(standing[name].text, _in_utc(value))
-    return written
+    return put_in(written, moments)
 
 
 @lru_cache(maxsize=2048)
-def _placeholders(texts: tuple[str, ...]) -> tuple[str, ...]:
+def placeholders(texts: tuple[str, ...]) -> tuple[str, ...]:
     """What the result may depend on, also what house functions look at without being told."""
     names = {name for text in texts for name in _NAMED.findall(text)}
     if any("stage_of" in text.lower() for text in texts):
@@ -251,9 +258,11 @@ def literal(value: Any, what: str = "the value") -> exp.Expr:
             node: exp.Expr = exp.Literal.number(number.lstrip("-"))
             return exp.Paren(this=exp.Neg(this=node)) if number.startswith("-") else node
         raise ConfigurationError(f"{what} is not a finite number")
-    if isinstance(value, datetime | _Moment):
-        text = value.text if isinstance(value, _Moment) else _in_utc(value)
-        return exp.cast(exp.Literal.string(text), "timestamp")
+    if isinstance(value, PutInLast):
+        node = exp.Literal.string(value.text)
+        return exp.cast(node, "timestamp") if value.is_moment else node
+    if isinstance(value, datetime):
+        return exp.cast(exp.Literal.string(_in_utc(value)), "timestamp")
     if isinstance(value, date):
         return exp.cast(exp.Literal.string(value.isoformat()), "date")
     if isinstance(value, timedelta):

@@ -1,14 +1,29 @@
 -- How often a person was touched lately, over all channels together (the frequency cap).
 --
 -- One row is a profile with a touch in [capped_since, as_of). Key: profile_id.
--- Inputs: core.engagement, sync.sends, the segment.
+-- Inputs: core.engagement, core.profile_merges, sync.sends, the segment.
 --
 --   * Each e-mail that was sent is a touch.
 --   * Each entry into an audience's ad lists is a touch, and all ad platforms together are one: she enters when the
---     first list takes her, and enters again only after the last one has let her go.
+--     first list takes her, and enters again only after the last one has let her go. What was sent of a profile that
+--     is one with hers by now counts.
 with people as (
     select profile_id
     from target.segment
+),
+
+names as (
+    select
+        profile_id,
+        profile_id as name
+    from people
+    union distinct
+    select
+        people.profile_id,
+        renamed.profile_id as name
+    from people
+    inner join core.profile_merges as renamed
+        on people.profile_id = renamed.into_profile_id
 ),
 
 emails as (
@@ -27,14 +42,14 @@ ad_sends as (
     select
         sends.audience,
         sends.destination,
-        sends.profile_id,
+        names.profile_id,
         sends.member_key,
         case when sends.action = 'remove' then 0 else 1 end as is_on,
         sends.sent_order,
         sends.sent_at
     from sync.sends as sends
-    inner join people
-        on sends.profile_id = people.profile_id
+    inner join names
+        on sends.profile_id = names.name
     where
         sends.destination in (:ad_destinations)
         and sends.status in ('accepted', 'pending', 'unattributed', 'intended', 'unknown')

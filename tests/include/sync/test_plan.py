@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from include.audiences import workbench
 from include.destinations.google_ads import GoogleAds
 from include.errors import ConfigurationError, QualityGateFailed
 from include.sync.plan import PlanSummary
@@ -511,3 +512,21 @@ def test_an_address_on_the_list_that_is_nobodys_is_taken_off(world: World) -> No
     ]
     world.answer(plan)
     assert world.plan().rows == 0
+
+
+def test_the_statements_of_a_plan_serve_the_next_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.policy("holdout: 1%")
+    world.person("ana", email="ana@x.com")
+    world.sync()
+    world.as_of += timedelta(days=1)
+
+    def made_again(*_: object, **__: object) -> str:
+        raise AssertionError("a statement was made again")
+
+    if world.warehouse.dialect != "spark":
+        monkeypatch.setattr(workbench, "to_sql", made_again)
+    world.execute("update segments.carts set cart_value = 5")
+    plan = world.plan()
+
+    assert (plan.updates, plan.unchanged) == (1, 0)
+    assert world.sent(plan) == [("update", "ana@x.com")]

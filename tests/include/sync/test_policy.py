@@ -300,3 +300,19 @@ def test_no_request_carries_who_may_not_be_sent_and_none_raises_a_consent(
 def test_it_would_notice(sandbox: RunningSandbox, tmp_path: Path) -> None:
     with audience_files(tmp_path), pytest.raises(AssertionError, match="who may not be sent: said no at the tool"):
         live(list(range(1, 6)), sandbox, is_deaf=True)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "problem"),
+    [
+        ("frequency_cap: {touches: 2, per: 7d}\n", "touched too often"),
+        ("holdout: 10%\n", "held out"),
+        ("exclusive: lifecycle\npriority: 1\n", "kept by the other audience"),
+    ],
+)
+def test_it_would_notice_a_policy_that_is_not_applied(
+    sandbox: RunningSandbox, tmp_path: Path, left_out: str, problem: str
+) -> None:
+    assert left_out in AUDIENCE
+    with audience_files(tmp_path, AUDIENCE.replace(left_out, "")), pytest.raises(AssertionError, match=problem):
+        live(list(range(1, 11)), sandbox)

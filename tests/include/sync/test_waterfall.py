@@ -290,7 +290,7 @@ def test_the_cap_gates_entry_and_keeps_who_is_a_member(world: World) -> None:
     assert [row[:2] for row in world.excluded(plan)] == [("bob", "frequency_cap")]
 
 
-def ad_row(world: World, destination: str, action: str, sequence: int, *, days_ago: float = 1) -> None:
+def ad_row(world: World, destination: str, action: str, sequence: int, *, days_ago: float = 1, of: str = "ana") -> None:
     world.insert(
         "sync.ledger",
         {
@@ -299,8 +299,8 @@ def ad_row(world: World, destination: str, action: str, sequence: int, *, days_a
             "destination": destination,
             "plan_id": f"plan-{sequence}",
             "action": action,
-            "profile_id": "ana",
-            "member_key": f"ana-at-{destination}",
+            "profile_id": of,
+            "member_key": f"{of}-at-{destination}",
             "status": "accepted",
             "acknowledged_at": AS_OF - timedelta(days=days_ago),
         },
@@ -335,6 +335,18 @@ def test_an_e_mail_and_an_entry_into_an_ad_list_are_counted_together(capped_at_t
 def test_coming_back_into_an_ad_list_is_another_touch(capped_at_two: World) -> None:
     ad_row(capped_at_two, "google_ads", "add", 1)
     ad_row(capped_at_two, "google_ads", "remove", 2)
+    ad_row(capped_at_two, "google_ads", "add", 3)
+
+    assert [row[1] for row in capped_at_two.excluded(capped_at_two.plan())] == ["frequency_cap"]
+
+
+@pytest.mark.on_spark
+def test_an_entry_of_a_profile_that_went_into_hers_is_hers(capped_at_two: World) -> None:
+    capped_at_two.insert("core.profile_merges", {"profile_id": "anna", "into_profile_id": "ana", "merged_at": AS_OF})
+    ad_row(capped_at_two, "google_ads", "add", 1, of="anna")
+    ad_row(capped_at_two, "google_ads", "remove", 2, of="anna")
+    assert capped_at_two.plan().members == 1
+
     ad_row(capped_at_two, "google_ads", "add", 3)
 
     assert [row[1] for row in capped_at_two.excluded(capped_at_two.plan())] == ["frequency_cap"]

@@ -11,7 +11,7 @@ import sqlglot
 
 from include.errors import ConfigurationError
 from include.warehouse.engine import Warehouse
-from include.warehouse.render import FUNCTIONS, parse, render, render_tree
+from include.warehouse.render import FUNCTIONS, PutInLast, parse, put_in, render, render_tree
 
 AS_OF = datetime(2026, 3, 10, 12)
 STAGES = {"reminder": timedelta(hours=1), "nudge": timedelta(hours=24), "offer": timedelta(hours=72)}
@@ -227,3 +227,10 @@ def test_every_engine_sees_an_address_in_the_same_texts(
     empty_warehouse.insert("raw.contacts", [{"email": text}])
     found = empty_warehouse.read(tree.sql(dialect="duckdb"))
     assert found == [{"is_one": is_one, "tidied": (text or "").strip() or None}]
+
+
+@pytest.mark.parametrize("value", ["plain", "it's", "100 % of :all", datetime(2026, 3, 10, 12)])
+def test_what_is_put_in_last_is_as_if_it_had_been_there(value: str | datetime) -> None:
+    is_moment = isinstance(value, datetime)
+    left_out = render_tree(parse("select :who as who"), {"who": PutInLast("who", is_moment)}).sql("duckdb")
+    assert put_in(left_out, {"who": value}) == render_tree(parse("select :who as who"), {"who": value}).sql("duckdb")
