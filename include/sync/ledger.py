@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 import uuid
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
-from itertools import repeat
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -83,6 +83,7 @@ _APPEND_FOUND = f"""
 
 # What the ledger keeps of a row of a plan.
 _KEPT = ("action", "profile_id", "member_key", "identifiers", "payload_hash")
+_EPOCH, _TICK = datetime(1970, 1, 1), timedelta(microseconds=1)
 _STATUS_OF_OUTCOME = {"succeeded": "accepted", "partial": "unattributed", "failed": "rejected"}
 
 
@@ -164,9 +165,9 @@ def record_answers(warehouse: Warehouse, target: LedgerTarget, answers: Answers)
     if not answers:
         return
     rows = pa.concat_tables(answers.rows, promote_options="default")
-    moments = [
-        moment for moment, part in zip(answers.times, answers.rows, strict=True) for moment in repeat(moment, len(part))
-    ]
+    moments = array("q")
+    for moment, part in zip(answers.times, answers.rows, strict=True):
+        moments += array("q", [(moment - _EPOCH) // _TICK]) * len(part)
     with warehouse.session() as connection:
         first = last_sequence(warehouse, connection) + 1
         # The request first: where there are no transactions, rows that wait for one nobody knows would wait forever.
@@ -174,7 +175,7 @@ def record_answers(warehouse: Warehouse, target: LedgerTarget, answers: Answers)
         warehouse.insert_columns(
             "sync.ledger",
             {
-                "sequence": range(first, first + len(rows)),
+                "sequence": array("q", range(first, first + len(rows))),
                 "audience": target.audience,
                 "destination": target.destination,
                 "list_id": target.list_id,

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 import uuid
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, date, datetime
@@ -766,19 +767,24 @@ def _arrow_array(values: Sequence[Any], kind: Any) -> Any:
     """Values as Arrow, in the type of a column.
 
     At the first list it is given pyarrow imports pandas, only to see whether the list is one of pandas' own: 0.4 s of
-    computing, more than many a task takes (pyarrow 26, 2026-11). So a short list of plain values is built as texts.
+    computing, more than many a task takes (pyarrow 26, 2026-11). So texts, and a short list of other plain values, are
+    built as texts, and an `array` of whole numbers (times are microseconds since 1970) is taken as it is.
     """
     import pyarrow as pa
 
+    if isinstance(values, array):
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
     plain = _PLAIN.get(str(kind))
     if (
-        len(values) > _SHORT
+        (len(values) > _SHORT and plain is not str)
         or "pandas" in sys.modules
         or any(value is not None and type(value) is not plain for value in values)
     ):
         return pa.array(values, type=kind)
     texts = pa.lib.StringBuilder()
-    texts.append_values([None if value is None else str(_naive_utc(value)) for value in values])
+    texts.append_values(
+        values if plain is str else [None if value is None else str(_naive_utc(value)) for value in values]
+    )
     built = texts.finish()
     return built if plain is str else built.cast(kind)
 
