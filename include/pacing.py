@@ -8,7 +8,9 @@ limit: give it so many slots that machines x connections stay below the vendor's
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import random
 import re
 import threading
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from include.connections import Connection
 from include.errors import ConfigurationError, Throttled
@@ -70,22 +72,26 @@ class Pace:
             yield
         finally:
             if place is not None:
-                place.release()
+                os.close(place)  # and with it the lock
 
-    def _place(self) -> FileLock:
-        """One of the account's places, locked."""
-        taken: list[FileLock] = []
+    def _place(self) -> int:
+        """One of the account's places: an open file that is locked.
+
+        By the system's own call, as a push takes a place for every batch: filelock computes ten times as long.
+        """
+        taken: list[int] = []
         numbers = list(range(self.limits.connections or 0))
 
         def take() -> bool:
             random.shuffle(numbers)
             for number in numbers:
-                lock = FileLock(self._path(f"place-{number}"), is_singleton=False)
+                place = os.open(self._path(f"place-{number}"), os.O_RDWR | os.O_CREAT, 0o644)
                 try:
-                    lock.acquire(timeout=0)
-                except Timeout:
+                    fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os.close(place)
                     continue
-                taken.append(lock)
+                taken.append(place)
                 return True
             return False
 

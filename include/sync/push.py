@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 Connect = Callable[[str, Mapping[str, object]], Destination]
 
-PAGE_ROWS = 100_000
+PAGE_ROWS = 50_000
 # Answers written in one transaction at most: DuckDB stores 122,880 rows together, and writes them all again when some
 # are added.
 GROUP_ROWS = 100_000

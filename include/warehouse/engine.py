@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 SCHEMAS = ("raw", "staging", "core", "segments", "sync", "reports")
 INSERT_CHUNK = 50_000
+READ_CHUNK = 10_000  # rows as Python's values at a time, where the driver gives nothing else
 _SHORT = 5_000  # a longer list is worth what pyarrow does first (_arrow_array)
 _PLAIN = {
     "string": str, "int64": int, "int32": int, "double": float, "bool": bool, "timestamp[us]": datetime,
@@ -266,9 +267,9 @@ class Warehouse:
                 duck: Any = session.connection.driver_connection
                 return duck.sql(_dollars(statement.text), params=values).to_arrow_table()
             found = self._result(session, sql, params)
-            names, rows = list(found.keys()), found.all()
-        columns = list(zip(*rows, strict=True)) or [()] * len(names)
-        return pa.table([_arrow_array(column, _kind(column)) for column in columns], names=names)
+            names = list(found.keys())
+            parts = [_in_columns(names, rows) for rows in found.partitions(READ_CHUNK)]
+        return pa.concat_tables(parts or [_in_columns(names, [])], promote_options="default")
 
     def scalar(self, sql: str, *, connection: sqlalchemy.Connection | None = None, **params: Any) -> Any:
         """The first value of the first row, None when there is no row."""
@@ -753,14 +754,16 @@ def _arrow_rows(table: str, schema: Any, chunk: Sequence[Mapping[str, Any]]) -> 
     return without_zeros(pa.Table.from_arrays(arrays, names=names))
 
 
-def _kind(values: Sequence[Any]) -> Any:
-    """The Arrow type of the first value that is there; a column without one is a text."""
+def _in_columns(names: Sequence[str], rows: Sequence[Any]) -> Any:
+    """Rows as an Arrow table; the first value that is there tells a column's type, a column without one has none."""
     import pyarrow as pa
 
-    first = next((value for value in values if value is not None), "")
-    return {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), datetime: pa.timestamp("us")}.get(
-        type(first), pa.string()
-    )
+    kinds = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), datetime: pa.timestamp("us"), str: pa.string()}
+    columns = []
+    for values in zip(*rows, strict=True) if rows else [()] * len(names):
+        first = next((type(value) for value in values if value is not None), None)
+        columns.append(pa.nulls(len(values)) if first is None else _arrow_array(values, kinds[first]))
+    return pa.Table.from_arrays(columns, names=list(names))
 
 
 def _arrow_array(values: Sequence[Any], kind: Any) -> Any:
