@@ -60,6 +60,9 @@ class Settings(BaseSettings):
         10, description="an e-mail, phone or browser that would join more profiles is quarantined"
     )
     bot_page_views_per_minute: int = Field(100, description="this many page views in a minute is a bot")
+    build_memory_mb: int = Field(
+        6000, ge=64, description="what a build may hold in memory on DuckDB (MB); what is above it goes to disk"
+    )
     plan_memory_mb: int = Field(
         192, ge=64, description="what a plan may hold in memory on DuckDB (MB); what is above it goes to disk"
     )

@@ -60,6 +60,7 @@ def build_model(warehouse: Warehouse, name: str, as_of: datetime) -> int:
         raise ConfigurationError(f"{name} is a segment; it is built for an audience, with the audience's params")
     began = time.monotonic()
     with warehouse.session() as session:
+        warehouse.prepare_build(session, get_settings().build_memory_mb)
         build = current_build(warehouse, session)
         rows = run_model(warehouse, session, model, {**setting_params(), "as_of": as_of}, build=build)
     log.info("built %s: %s rows in %.2f s", name, rows, time.monotonic() - began)
@@ -83,6 +84,7 @@ def build_tables(
     with warehouse.held():
         warehouse.ensure_tables()
         with warehouse.session() as session:
+            warehouse.prepare_build(session, get_settings().build_memory_mb)
             build = begin_build(warehouse, as_of, setting_params(), full_refresh=full_refresh, connection=session)
             is_one = warehouse.dialect == "duckdb" and not build.is_full
             if is_one:
@@ -141,6 +143,7 @@ def build_segment(
         raise ConfigurationError(f"params of {table}: {', '.join(taken)} is the name of a project setting")
     began = time.monotonic()
     with warehouse.session() as session:
+        warehouse.prepare_build(session, get_settings().build_memory_mb)
         rows = run_model(warehouse, session, model, {**fixed, **params}, stages, into=f"segments.{table}")
     log.info("built segments.%s: %s rows in %.2f s", table, rows, time.monotonic() - began)
     return rows
@@ -241,9 +244,6 @@ def _replace_table(warehouse: Warehouse, session: sqlalchemy.Connection, target:
         # Readers have their own transaction and see the old table until this one is committed.
         if _is_view(session, target):
             _run(session, f"drop view {target}")
-        # Looking for what texts have in common was a fifth of a full build, and hashes and ids have nothing. The file
-        # is twice as large. In force until the file is closed.
-        _run(session, "set disabled_compression_methods = 'dict_fsst'")
         _run(session, f"create or replace table {target} as {query}")
         if model.schema == "segments":
             _check_segment(warehouse, session, target, model)

@@ -577,6 +577,21 @@ class Warehouse:
             connection.exec_driver_sql(f"set memory_limit = '{before[0]}'")
             connection.exec_driver_sql(f"set preserve_insertion_order = {str(before[1]).lower()}")
 
+    def prepare_build(self, connection: sqlalchemy.Connection, megabytes: int) -> None:
+        """Let DuckDB hold this much at most, and write texts as they are, until its file is closed.
+
+        What it may hold anyway is never raised, and what is above it goes to disk and back. Looking for what ids and
+        hashes have in common was a fifth of a full build; without, the file is twice as large.
+        """
+        if self.dialect != "duckdb":
+            return
+        allowed = connection.exec_driver_sql(
+            "select parse_formatted_bytes(current_setting('memory_limit'))"
+        ).scalar_one()
+        if allowed > megabytes << 20:
+            connection.exec_driver_sql(f"set memory_limit = '{megabytes}MiB'")
+        connection.exec_driver_sql("set disabled_compression_methods = 'dict_fsst'")
+
     def append_parquet(self, table: str, place: str, *, connection: sqlalchemy.Connection | None = None) -> int:
         """Append a Parquet file, or all that lie in a directory, to `schema.table`; returns the number of rows.
 

@@ -180,3 +180,25 @@ def test_a_table_may_become_a_view_and_a_table_again(write: Write, warehouse: Wa
     write("core.events", "select 'e3' as event_key")
     build_tables(warehouse, AS_OF)
     assert warehouse.read("select event_key from core.events") == [{"event_key": "e3"}]
+
+
+def test_a_build_holds_what_it_may_and_a_smaller_bound_stays(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    warehouse = Warehouse("duckdb://")
+    warehouse.ensure_tables()
+    write("staging.x", "select 'a' as letter")
+    bounds = []
+    for megabytes in (300, 200, 400):
+        monkeypatch.setattr(get_settings(), "build_memory_mb", megabytes)
+        build_model(warehouse, "staging.x", AS_OF)
+        bounds.append(warehouse.scalar("select current_setting('memory_limit')"))
+    assert bounds == ["300.0 MiB", "200.0 MiB", "200.0 MiB"]
+
+
+def test_a_large_table_is_written_without_compressing_its_texts(write: Write, tmp_path: Path) -> None:
+    warehouse = Warehouse(f"duckdb:///{tmp_path / 'w.duckdb'}")
+    warehouse.ensure_tables()
+    write("staging.x", "select md5(numbers.n::text) as word from unnest(generate_series(1, 130000)) as numbers(n)")
+    build_model(warehouse, "staging.x", AS_OF)
+    how = "select distinct compression from pragma_storage_info('staging.x') where segment_type = 'VARCHAR'"
+    with warehouse.session() as session:
+        assert session.exec_driver_sql(how).scalars().all() == ["Uncompressed"]
