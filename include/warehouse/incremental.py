@@ -537,9 +537,12 @@ class Update:
         """Put the winners among the new lines and those already there in their place; tables of the old and the new."""
         hashes = "select event_hash from events__keys"
         tests, loads = self.loaded_with(f"select loaded_at from staging.event_keys where event_hash in ({hashes})")
-        ours = f"{tests[self.name]} and event_hash in ({hashes}) and event_key in (select event_key from events__keys)"
+        keys = "event_key in (select event_key from events__keys)"
+        ours = f"{tests[self.name]} and event_hash in ({hashes})"
         old = self.beside("old")
-        self.make(old, f"select * from {self.name} where {ours}", **loads)
+        # Numbers first: an engine that looks for both at once compares the texts of all lines there are.
+        found = f"with found as materialized (select * from {self.name} where {ours}) select * from found where {keys}"
+        self.make(old, found, **loads)
         events = f"select event_hash, loaded_at from staging.events where {tests['staging.events']}"
         self.make("events__of_lines", f"{events} and event_hash in ({hashes})", **loads)
         columns = ", ".join(column.name for column in metadata.tables["raw.event_items"].columns)
@@ -553,7 +556,7 @@ class Update:
             **moments,
         )
         if self.some(f"select 1 from {old}"):
-            self.execute(f"delete from {self.name} where {ours}", **loads)
+            self.execute(f"delete from {self.name} where {ours} and {keys}", **loads)
         self.take_in(fresh)
         return old, fresh
 
