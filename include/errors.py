@@ -5,6 +5,7 @@
     │   └── AudienceFileError   ... in an audience or source definition; carries file and line
     ├── AuthenticationError     a person must fix a credential or a right; retrying changes nothing
     ├── AudienceRejected        the platform refuses the list itself; a person must act there
+    │   └── ListGone            ... because it is not there any more: nobody is on it
     ├── NotSupported            the platform has no such feature
     ├── QualityGateFailed       the data is not fit to be sent; nothing was sent
     ├── BatchRefused            the platform refuses a batch as a whole; halves of it are tried, down to single rows
@@ -47,6 +48,10 @@ class AuthenticationError(RekindleError):
 
 class AudienceRejected(RekindleError):
     """The platform does not accept this list (terms, policy, account)."""
+
+
+class ListGone(AudienceRejected):
+    """The list is not there any more: nobody is on it, and nobody can be put on it or taken off."""
 
 
 class NotSupported(RekindleError):

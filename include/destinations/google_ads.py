@@ -33,6 +33,7 @@ from include.errors import (
     AudienceRejected,
     AuthenticationError,
     ConfigurationError,
+    ListGone,
     QuotaExhausted,
     RekindleError,
     Throttled,
@@ -60,7 +61,10 @@ _ADVICE = {
     ),
     "DISPLAY_NAME_ALREADY_USED": "a list of that name is there but cannot be written; rename it or the audience",
     "MEMBERSHIP_DURATION_TOO_LONG": "membership_days may be 540 at most",
-    "INVALID_USER_LIST_ID": "the list is not there any more; the next run makes it again",
+    "INVALID_USER_LIST_ID": (
+        "the list is not there any more; the next push looks for it by its name, and says what to do where it is "
+        "another one now"
+    ),
     "INVALID_USER_LIST_TYPE": "the list of that name is not a contact list; rename it or the audience",
     "OPERATING_ACCOUNT_LOGIN_ACCOUNT_MISMATCH": "login_customer_id must be the manager account of customer_id",
     "DESTINATION_ACCOUNT_TYPE_MISMATCH": "customer_id must be a Google Ads account",
@@ -413,6 +417,8 @@ def _in_our_words(error: Any, what: str, conn_id: str) -> RekindleError:
             "access to the account in Google Ads, under Admin > Access and security, and check login_customer_id"
         )
     text = f"Google Ads refuses to {what}: {said}" + (f"; {advice}" if advice else "")
+    if "INVALID_USER_LIST_ID" in reasons:
+        return ListGone(text)
     return _Refused(text, {} if whole or advice else rows, reasons)
 
 

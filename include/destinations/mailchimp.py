@@ -30,7 +30,7 @@ from pydantic import Field
 from include.connections import Connection
 from include.destinations.base import Destination, DestinationSettings, Member, OptOut, RowResult
 from include.destinations.http import Answer, HttpApi, without_people
-from include.errors import AudienceRejected, BatchRefused, ConfigurationError
+from include.errors import AudienceRejected, BatchRefused, ConfigurationError, ListGone
 from include.pacing import Limits
 
 PAGE_ROWS = 1000
@@ -347,8 +347,9 @@ class Mailchimp(Destination):
         if answer.ok:
             return
         if answer.status == 404:
-            raise AudienceRejected(
-                f"Mailchimp cannot {what}: the list or tag is not there any more; the next run makes the tag again"
+            raise ListGone(
+                f"Mailchimp cannot {what}: the list or tag is not there any more; the next push looks for it by its "
+                "name, and says what to do where it is another one now"
             )
         if is_batch and answer.status in (400, 413, 414, 422):
             raise BatchRefused(f"refused by Mailchimp: {answer.problem()}")

@@ -2,8 +2,8 @@
 
 The ledger says where she was sent and under which identifiers. Each removal is acknowledged there like any other, under
 the plan `erasure-<request>`, so that what died goes on where it was and what is answered later is asked after. A
-destination that cannot be reached, or a list that a push is just writing to, leaves the request open; the others are
-done meanwhile.
+destination that cannot be reached, a list that refuses, or one that a push is just writing to, leaves the request
+open; the others are done meanwhile. A list that is gone has nobody on it: that is as good as a removal.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from include.audiences.load import load_audiences
-from include.destinations.base import Destination, destination_class
-from include.errors import ConfigurationError, NotSupported, RekindleError
+from include.destinations.base import Destination, RowResult, destination_class
+from include.errors import AudienceRejected, ConfigurationError, ListGone, NotSupported, RekindleError
 from include.sync.ledger import (
     Answers,
     LedgerTarget,
@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 Connect = Callable[[str, Mapping[str, object]], Destination]
 Identifiers = dict[str, list[str]]
 QUICK_POLLS = (1.0, 2.0, 4.0)  # seconds between the questions after what is answered later
+
+_GONE = RowResult("accepted", "the list is gone")
 
 _EVER_SENT = """
     select distinct keys.request_id, ledger.audience, ledger.destination, ledger.list_id, ledger.profile_id,
@@ -119,6 +121,7 @@ def _leave_destination(
 ) -> None:
     """Off all lists of one destination, then forgotten there, then looked for."""
     forgotten: dict[str, tuple[Destination, list[_List]]] = {}
+    refused: dict[str, str] = {}
     for one in lists:
         options = _options(one.audience, name)
         account = json.dumps(options, sort_keys=True, default=str)
@@ -126,24 +129,30 @@ def _leave_destination(
             forgotten[account] = (connect(name, options), [])
         destination, its_lists = forgotten[account]
         its_lists.append(one)
-        with one_writer(one.audience, name):
-            _leave_list(warehouse, destination, one)
+        try:
+            with one_writer(one.audience, name):
+                if not _leave_list(warehouse, destination, one):
+                    for request in one.people:
+                        found[request].detail = f"list {one.list_id} was not there any more"
+        except AudienceRejected as error:  # one list's refusal holds up no other, and not that she is forgotten
+            refused |= dict.fromkeys(one.people, str(error))
         left = _without_answer(warehouse, name, one)
         for request, members in one.people.items():
             found[request].lists += 1
             found[request].members += len(members)
             if left.get(request):
                 found[request].outcome = "open"
-                found[request].detail = f"{name} has not confirmed a removal yet"
+                found[request].detail = refused.get(request, f"{name} has not confirmed a removal yet")
     for destination, its_lists in forgotten.values():
         for request in sorted({request for one in its_lists for request in one.people}):
-            if found[request].outcome != "open":
-                _forget(destination, _merged(one.people.get(request, {}) for one in its_lists), found[request])
+            _forget(destination, _merged(one.people.get(request, {}) for one in its_lists), found[request])
         for one in its_lists:
             _look_for(destination, one, found)
 
 
-def _leave_list(warehouse: Warehouse, destination: Destination, one: _List) -> None:
+def _leave_list(warehouse: Warehouse, destination: Destination, one: _List) -> bool:
+    """Off one list; False where the platform has no such list any more."""
+    is_there = True
     _ask_after(warehouse, destination, one)
     for request, people in _without_answer(warehouse, destination.name, one, pending=False).items():
         rows = in_columns(
@@ -154,13 +163,18 @@ def _leave_list(warehouse: Warehouse, destination: Destination, one: _List) -> N
         for start in range(0, len(rows), destination.max_batch_rows):
             batch = rows.slice(start, destination.max_batch_rows)
             answers = Answers()
-            answers.add(batch, send_rows(destination, one.list_id, "remove", batch))
+            try:
+                results = send_rows(destination, one.list_id, "remove", batch)
+            except ListGone:
+                results, is_there = [_GONE] * len(batch), False
+            answers.add(batch, results)
             record_answers(warehouse, target, answers)
     for wait in QUICK_POLLS:
         if not _ask_after(warehouse, destination, one):
-            return
+            return is_there
         time.sleep(wait)
     _ask_after(warehouse, destination, one)
+    return is_there
 
 
 def _ask_after(warehouse: Warehouse, destination: Destination, one: _List) -> int:
@@ -205,7 +219,9 @@ def _forget(destination: Destination, identifiers: Identifiers, farewell: Farewe
     try:
         destination.erase(identifiers)
     except NotSupported as error:
-        farewell.outcome, farewell.detail = "removed", str(error)
+        if farewell.outcome != "open":
+            farewell.outcome = "removed"
+            farewell.detail = "; ".join(text for text in (farewell.detail, str(error)) if text)
 
 
 def _look_for(destination: Destination, one: _List, found: dict[str, Farewell]) -> None:
@@ -219,6 +235,8 @@ def _look_for(destination: Destination, one: _List, found: dict[str, Farewell]) 
         still_there = {gone[key] for key in destination.read_back(one.list_id) if key in gone}
     except NotSupported:
         return
+    except ListGone:
+        still_there = set()
     for request in set(gone.values()):
         farewell = found[request]
         farewell.is_verified = farewell.is_verified is not False and request not in still_there

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from include.destinations.base import Destination, destination_class
-from include.errors import ConfigurationError, TransientError
+from include.destinations.base import Destination, Member, RowResult, destination_class
+from include.destinations.mailchimp import Mailchimp
+from include.errors import AudienceRejected, ConfigurationError, TransientError
 from include.identity import google_email_sha256, google_phone_sha256
 from include.privacy import honour, lists
 from include.privacy.honour import honour_requests
@@ -352,6 +353,53 @@ def test_a_destination_that_is_down_leaves_the_request_open(small_shop: Shop) ->
     small_shop.down = set()
     assert small_shop.honour().done == 1
     assert not small_shop.google.on_list() & set(HASHES)
+    assert small_shop.receipts() == DONE
+
+
+def test_a_list_that_is_gone_does_not_hold_an_erasure_up(small_shop: Shop) -> None:
+    small_shop.sync()
+    small_shop.mailchimp.segments.clear()
+    for member in small_shop.mailchimp.members.values():
+        member["tags"].clear()
+    small_shop.google.lists.clear()
+    request_erasure(small_shop.warehouse, "email", "anabel@shop.example")
+    assert small_shop.honour().done == 1
+    assert "anabel@shop.example" not in small_shop.mailchimp.members
+    assert small_shop.receipts() == DONE
+    details = small_shop.warehouse.read(
+        "select system, detail from sync.erasure_receipts where detail like 'list % was not there any more%'"
+    )
+    assert {row["system"] for row in details} == {"mailchimp", "google_ads"}
+
+
+def test_a_list_that_refuses_holds_up_no_other_and_not_that_she_is_forgotten(
+    small_shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "more.yaml").write_text(AUDIENCE.replace("Carts", "More"))
+    with small_shop.warehouse.session() as session:
+        session.exec_driver_sql("create table segments.more as select * from segments.carts")
+    small_shop.sync()
+    plan = plan_target(small_shop.warehouse, "more", "mailchimp", AS_OF, "run")
+    push_plan(small_shop.warehouse, plan.plan_id, small_shop.connect)
+    ids = {name: key for key, name in small_shop.mailchimp.segments.items()}
+    remove = Mailchimp.remove
+
+    def refuse(self: Mailchimp, list_id: str, batch: Sequence[Member]) -> list[RowResult]:
+        if list_id.endswith(f"/{ids['Carts']}"):
+            raise AudienceRejected("sign the terms")
+        return remove(self, list_id, batch)
+
+    request_erasure(small_shop.warehouse, "email", "anabel@shop.example")
+    with monkeypatch.context() as refusing:
+        refusing.setattr(Mailchimp, "remove", refuse)
+        first = small_shop.honour()
+    assert (first.done, first.reasons) == (0, ("mailchimp: sign the terms",))
+    assert "anabel@shop.example" not in small_shop.mailchimp.members
+    left = small_shop.warehouse.read(
+        "select audience from sync.memberships where destination = 'mailchimp' and member_key = 'anabel@shop.example'"
+    )
+    assert [row["audience"] for row in left] == ["carts"]
+    assert small_shop.honour().done == 1
     assert small_shop.receipts() == DONE
 
 
