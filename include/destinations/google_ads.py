@@ -128,13 +128,13 @@ class GoogleAds(Destination):
     def ensure_audience(self, label: str, description: str, fields: Sequence[str]) -> str:
         found = self._find(label)
         if found is not None:
-            return found
+            return self._with_membership(found, label)
         from google.ads import datamanager_v1 as dm
 
         wanted = dm.UserList(
             display_name=label,
             description=description,
-            membership_duration=timedelta(days=self.options.membership_days),
+            membership_duration=self._membership,
             ingested_user_list_info=dm.IngestedUserListInfo(
                 upload_key_types=[dm.IngestedUserListInfo.UploadKeyType.CONTACT_ID]
             ),
@@ -151,7 +151,7 @@ class GoogleAds(Destination):
             found = self._find(label)  # a repeat after a cut connection finds the name taken, by ourselves
             if found is None:
                 raise
-            return found
+            return self._with_membership(found, label)
         return str(created.id)
 
     def add(self, list_id: str, batch: Sequence[Member]) -> list[RowResult]:
@@ -266,14 +266,35 @@ class GoogleAds(Destination):
         except (ValueError, KeyError):
             raise TransientError("Google Ads sent half an answer to an upload") from None
 
-    def _find(self, label: str) -> str | None:
-        """The id of our list with exactly this name. Lists that others share with the account do not count."""
+    def _with_membership(self, found: Any, label: str) -> str:
+        """The id of a list, after its membership was made what the audience file says: what we refresh goes by that."""
+        if found.membership_duration != self._membership:
+            from google.ads import datamanager_v1 as dm
+
+            request = dm.UpdateUserListRequest(
+                user_list=dm.UserList(name=found.name, membership_duration=self._membership),
+                update_mask={"paths": ["membership_duration"]},
+            )
+            self._call(
+                lambda: self._user_lists.update_user_list(
+                    request=request, retry=None, timeout=TIMEOUT, metadata=self._metadata
+                ),
+                f"set the membership of the list '{label}' to {self.options.membership_days} days",
+            )
+        return str(found.id)
+
+    @property
+    def _membership(self) -> timedelta:
+        return timedelta(days=self.options.membership_days)
+
+    def _find(self, label: str) -> Any:
+        """Our list with exactly this name, or None. Lists that others share with the account do not count."""
         quoted = label.replace("\\", "\\\\").replace('"', '\\"')
         request = {"parent": self._parent, "filter": f'display_name = "{quoted}"', "page_size": 1000}
         found = self._call(lambda: list(self._lists(request)), f"find the list '{label}'")
         for item in found:
             if item.display_name == label and item.access_reason.name in ("OWNED", "ACCESS_REASON_UNSPECIFIED"):
-                return str(item.id)
+                return item
         return None
 
     def _lists(self, request: Mapping[str, Any]) -> Any:

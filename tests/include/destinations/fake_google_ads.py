@@ -83,6 +83,12 @@ class Platform(LocalServer):
             return self.user_lists(request)
         one = re.fullmatch(rf"accountTypes/GOOGLE_ADS/accounts/{CUSTOMER}/userLists/(\d+)", path)
         if one and one[1] in self.lists:
+            if request.method == "PATCH":
+                names = [
+                    re.sub("_(.)", lambda found: found[1].upper(), part)
+                    for part in request.query["updateMask"].split(",")
+                ]
+                self.lists[one[1]].update({name: request.body[name] for name in names})
             return Reply(200, self.lists[one[1]])
         if path in ("audienceMembers:ingest", "audienceMembers:remove"):
             return self.change_members(path, request.body)

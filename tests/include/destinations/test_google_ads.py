@@ -40,13 +40,32 @@ def make_list(platform: Platform, destination: GoogleAds) -> str:
 def test_a_list_is_made_once_and_found_by_its_exact_name(platform: Platform) -> None:
     destination = connect(platform, membership_days=30)
     assert destination.ensure_audience(LABEL, "In the cart", []) == "42"
-    assert connect(platform).ensure_audience(LABEL, "", []) == "42"
-    (created,) = [call for call in platform.journal if call.method == "POST" and call.path.endswith("/userLists")]
+    assert connect(platform, membership_days=30).ensure_audience(LABEL, "", []) == "42"
+    (created,) = [call for call in platform.journal if call.method in ("POST", "PATCH") and call.path != "/token"]
     assert created.path == f"/datamanager/v1/accountTypes/GOOGLE_ADS/accounts/{CUSTOMER}/userLists"
     assert created.body["displayName"] == LABEL
     assert created.body["membershipDuration"] == "2592000s"
     assert created.body["ingestedUserListInfo"] == {"uploadKeyTypes": [1]}
     assert created.headers["login-account"] == "accountTypes/GOOGLE_ADS/accounts/1112223333"
+
+
+def test_a_list_with_another_membership_is_brought_up_to_date(platform: Platform) -> None:
+    make_list(platform, connect(platform, membership_days=30))
+    for _ in range(2):
+        assert connect(platform, membership_days=540).ensure_audience(LABEL, "", []) == "42"
+    (change,) = [call for call in platform.journal if call.method != "GET" and call.path != "/token"]
+    assert (change.method, change.path.rsplit("/", 1)[1]) == ("PATCH", "42")
+    assert (platform.lists["42"]["membershipDuration"], platform.lists["42"]["displayName"]) == ("46656000s", LABEL)
+
+
+def test_a_membership_that_google_does_not_let_us_change_stops_the_push(platform: Platform) -> None:
+    make_list(platform, connect(platform, membership_days=30))
+    destination = connect(platform)
+    destination.check()
+    refused = error(400, "INVALID_ARGUMENT", violation("user_list", "SENSITIVE_USER_LIST_IMMUTABLE"))
+    platform.faults.extend([Reply(200, {"userLists": list(platform.lists.values())}), refused])
+    with pytest.raises(AudienceRejected, match=r"set the membership of .* to 540 days: SENSITIVE_USER_LIST_IMMUTABLE"):
+        destination.ensure_audience(LABEL, "", [])
 
 
 def test_a_list_that_is_only_shared_with_the_account_is_not_ours(platform: Platform) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from include.connections import Connection
 from include.destinations.base import Member, RowResult
-from include.destinations.google_ads import GoogleAds
+from include.destinations.google_ads import GoogleAds, GoogleAdsSettings
 from include.destinations.mailchimp import Mailchimp, MailchimpSettings
 from include.errors import AuthenticationError
 from include.identity.hashing import google_email_sha256, google_phone_sha256
@@ -39,7 +39,7 @@ def mailchimp(sandbox: str, **options: str) -> Mailchimp:
     return Mailchimp(connection, MailchimpSettings(audience="Newsletter", **options))
 
 
-def google(sandbox: str, refresh_token: str = "token") -> GoogleAds:
+def google(sandbox: str, refresh_token: str = "token", **options: object) -> GoogleAds:
     return GoogleAds(
         Connection(
             "google_ads_default",
@@ -48,7 +48,8 @@ def google(sandbox: str, refresh_token: str = "token") -> GoogleAds:
                 "customer_id": "444-555-6666", "login_customer_id": "1112223333", "refresh_token": refresh_token,
                 "client_id": "client", "client_secret": "secret", "token_uri": f"{sandbox}/datamanager/token",
             },
-        )
+        ),
+        GoogleAdsSettings.model_validate(options),
     )  # fmt: skip
 
 
@@ -174,6 +175,13 @@ def test_google_names_bad_rows_and_the_rest_goes_in(sandbox: str) -> None:
     results = destination.add(list_id, [bad, person("cy@shop.example"), bad])
     assert [result.status for result in results] == ["rejected", "pending", "rejected"]
     assert results[0].reason in ("INVALID_SHA256_FORMAT", "INVALID_HEX_ENCODING")
+
+
+def test_google_keeps_members_as_long_as_the_audience_file_says(sandbox: str) -> None:
+    for days in (30, 540):
+        google(sandbox, membership_days=days).ensure_audience("Long", "", [])
+        found = google(sandbox)._find("Long")
+        assert found.membership_duration.days == days
 
 
 def test_google_says_no_to_a_revoked_login(sandbox: str) -> None:
