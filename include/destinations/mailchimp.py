@@ -161,6 +161,8 @@ class Mailchimp(Destination):
             return []
         audience, segment = _split(list_id)
         failed = self._take_off(audience, segment, [_address(member) for member in batch])
+        # What errors say of people who are not there is nowhere documented (2026-11), so each is looked at.
+        failed = {address: why for address, why in failed.items() if self._is_tagged(audience, address, list_id)}
         # Never `rejected`: a leaver must not stay because her row does not change any more.
         return [
             RowResult("retry", failed[address]) if (address := _address(member).lower()) in failed
@@ -297,6 +299,20 @@ class Mailchimp(Destination):
             self.api.call("POST", path, what, json={"members_to_remove": list(addresses)}), what, is_batch=True
         )
         return _failures(answer)
+
+    def _is_tagged(self, audience: str, address: str, list_id: str) -> bool:
+        """Whether a member carries our tag; who is archived or not on the list (404) does not count as carrying it."""
+        from include.identity.hashing import email_md5
+
+        what = "look at one member"
+        path, params = f"/lists/{audience}/members/{email_md5(address)}", {"fields": "status,tags,tags_count"}
+        answer = self.api.call("GET", path, what, params=params)
+        if answer.status == 404:
+            return False
+        member = self._done(answer, what)
+        tags = [str(item.get("name")) for item in member.get("tags") or ()]
+        are_all_told = int(member.get("tags_count") or 0) <= len(tags)  # an answer holds 50 at most
+        return member.get("status") != "archived" and (not are_all_told or self._tag(list_id) in tags)
 
     def _members_changed(self, list_id: str, status: str, since: datetime | None) -> Iterator[Mapping[str, Any]]:
         """Members with that status changed since then, oldest change first.

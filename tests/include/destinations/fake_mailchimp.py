@@ -36,6 +36,7 @@ class Platform(LocalServer):
         self.forgotten: set[str] = set()
         self.knows_status_if_new = True
         self.tags_in_batch = True
+        self.tells_who_is_not_there = False  # whether a segment call has errors for them, which is not documented
 
     def connection(self) -> Connection:
         return Connection("mailchimp_default", host=f"{self.url}/mailchimp", password=KEY)
@@ -88,6 +89,12 @@ class Platform(LocalServer):
             return self.changed_members(request)
         if request.method == "PUT" and (one := re.fullmatch(r"/members/([0-9a-f]{32})", found[2])):
             return self.put_member(one[1], request)
+        if request.method == "GET" and (one := re.fullmatch(r"/members/([0-9a-f]{32})", found[2])):
+            for address, member in self.members.items():
+                if email_md5(address) == one[1]:
+                    tags = [{"id": 1, "name": tag} for tag in member["tags"]]
+                    return Reply(200, {"status": member["status"], "tags": tags[:50], "tags_count": len(tags)})
+            return problem(404, "Resource Not Found", "The requested resource could not be found.")
         gone = re.fullmatch(r"/members/([0-9a-f]{32})/actions/delete-permanent", found[2])
         if request.method == "POST" and gone:
             for address in [one for one in self.members if email_md5(one) == gone[1]]:
@@ -170,13 +177,15 @@ class Platform(LocalServer):
         added, removed = request.body.get("members_to_add", []), request.body.get("members_to_remove", [])
         if len(added) > 500 or len(removed) > 500:
             return problem(400, "Bad Request", "more than 500 members")
+        absent = [one for one in removed if name not in self.members.get(one.lower(), {"tags": ()})["tags"]]
+        errors = [{"email_addresses": absent, "error": "Not in the segment."}] if self.tells_who_is_not_there else []
         for address in added:
             if address in self.members and name not in self.members[address]["tags"]:
                 self.members[address]["tags"].append(name)
         for address in removed:
             if address in self.members and name in self.members[address]["tags"]:
                 self.members[address]["tags"].remove(name)
-        return Reply(200, {"members_added": [], "members_removed": [], "errors": [], "error_count": 0})
+        return Reply(200, {"members_added": [], "members_removed": [], "errors": errors, "error_count": len(errors)})
 
     def changed_members(self, request: Request) -> Reply:
         since = request.query.get("since_last_changed", "")

@@ -192,13 +192,36 @@ def test_leavers_lose_the_tag_and_nothing_else(platform: Platform) -> None:
     assert platform.members["ana@shop.example"]["status"] == "subscribed"
 
 
-def test_a_leaver_who_could_not_be_removed_is_tried_again(platform: Platform) -> None:
+def test_who_is_not_on_the_tag_any_more_has_left(platform: Platform) -> None:
+    platform.tells_who_is_not_there = True
+    platform.put("untagged@shop.example", "subscribed", tags=["VIP"])
+    destination = connect(platform)
+    results = destination.remove(
+        tag(platform, destination), [person("untagged@shop.example"), person("x@shop.example")]
+    )
+    assert results == [RowResult("accepted")] * 2
+    assert not any("shop.example" in call.path for call in platform.journal)
+
+
+@pytest.mark.parametrize(
+    ("status", "tags", "result"),
+    [
+        ("subscribed", [LABEL], "retry"),
+        ("unsubscribed", [LABEL], "retry"),
+        ("archived", [LABEL], "accepted"),
+        ("subscribed", [f"tag {number}" for number in range(60)], "retry"),  # an answer does not tell them all
+    ],
+)
+def test_a_leaver_who_could_not_be_removed_is_tried_again(
+    platform: Platform, status: str, tags: list[str], result: str
+) -> None:
     destination = connect(platform)
     list_id = tag(platform, destination)
+    platform.put("ana@shop.example", status, tags=tags)
     errors = [{"email_addresses": ["Ana@shop.example"], "error": "internal"}]
     platform.faults.append(Reply(200, {"errors": errors}))
     results = destination.remove(list_id, [person("ana@shop.example"), person("bo@shop.example")])
-    assert [result.status for result in results] == ["retry", "accepted"]
+    assert [one.status for one in results] == [result, "accepted"]
 
 
 def test_opt_outs_are_read_since_the_last_time_and_returns_only_then(platform: Platform) -> None:
