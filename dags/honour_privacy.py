@@ -4,11 +4,14 @@ Hourly, whether anything is synced or not. **opt_outs**: who said no (or came ba
 from there `core.suppressions` keeps them off every list. **erasures**: every open request to be erased, by a command
 (`make erase EMAIL=...`) or told by a source (`suppressions` with the reason `erased`): the person leaves the
 warehouse and every list that ever got her, an import does not bring her back, and a receipt stays
-(`sync.erasure_receipts`). What imports have brought back meanwhile is deleted.
+(`sync.erasure_receipts`). What imports have brought back meanwhile is deleted. **leftover_lists**: who has said no
+leaves the lists that no audience file names any more (its destination was taken out, the file is gone or broken), and
+what a platform had not answered there yet is asked after.
 
 **If it fails:** `erasures` is red while a request stays open, and its last log line says which destination did not
 answer and what to do; the others are done already. The next run goes on with it. A red `opt_outs` says which tool could
-not be read; nobody is lost, the next run reads from where the last good one ended. Clearing either is safe.
+not be read; nobody is lost, the next run reads from where the last good one ended. A red `leftover_lists` says which
+list could not be reached; `python -m include.sync retire` takes everybody off one. Clearing any of them is safe.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from include.scheduling import DEFAULT_ARGS, START_DATE, WAREHOUSE_POOL
     doc_md=__doc__,
 )
 def honour_privacy() -> None:
-    """One task per tool that tells opt-outs, and one for the erasures; none waits for another."""
+    """One task per tool that tells opt-outs, one for the erasures, one for leftover lists; none waits for another."""
     for name in load_audiences().destinations:
         if destination_class(name).tells_opt_outs():
             opt_outs(name)
@@ -44,7 +47,14 @@ def honour_privacy() -> None:
 
         return honour()
 
+    @task(pool=WAREHOUSE_POOL)
+    def leftover_lists() -> int:
+        from include.privacy.run import honour_leftovers
+
+        return honour_leftovers()
+
     erasures()
+    leftover_lists()
 
 
 def opt_outs(name: str) -> None:

@@ -10,37 +10,29 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from include.audiences.load import load_audiences
-from include.destinations.base import Destination, RowResult, destination_class
-from include.errors import AudienceRejected, ConfigurationError, ListGone, NotSupported, RekindleError
-from include.sync.ledger import (
-    Answers,
-    LedgerTarget,
-    PlanRow,
-    in_columns,
-    pending_requests,
-    record_answers,
-    record_outcomes,
+from include.destinations.base import Destination, destination_class
+from include.errors import AudienceRejected, ListGone, NotSupported, RekindleError
+from include.sync.leave import (
+    Connect,
+    Identifiers,
+    as_json,
+    ask_after,
+    options_of,
+    send_removals,
+    wait_for_answers,
 )
+from include.sync.ledger import LedgerTarget, PlanRow, in_columns
 from include.sync.one_writer import one_writer
-from include.sync.send import send_rows
 
 if TYPE_CHECKING:
     from include.warehouse.engine import Warehouse
 
 logger = logging.getLogger(__name__)
-
-Connect = Callable[[str, Mapping[str, object]], Destination]
-Identifiers = dict[str, list[str]]
-QUICK_POLLS = (1.0, 2.0, 4.0)  # seconds between the questions after what is answered later
-
-_GONE = RowResult("accepted", "the list is gone")
 
 _EVER_SENT = """
     select distinct keys.request_id, ledger.audience, ledger.destination, ledger.list_id, ledger.profile_id,
@@ -123,7 +115,7 @@ def _leave_destination(
     forgotten: dict[str, tuple[Destination, list[_List]]] = {}
     refused: dict[str, str] = {}
     for one in lists:
-        options = _options(one.audience, name)
+        options = options_of(warehouse, one.audience, name)
         account = json.dumps(options, sort_keys=True, default=str)
         if account not in forgotten:
             forgotten[account] = (connect(name, options), [])
@@ -152,43 +144,18 @@ def _leave_destination(
 
 def _leave_list(warehouse: Warehouse, destination: Destination, one: _List) -> bool:
     """Off one list; False where the platform has no such list any more."""
+    plans = {_plan(request) for request in one.people}
     is_there = True
-    _ask_after(warehouse, destination, one)
+    ask_after(warehouse, destination, one.audience, plans)
     for request, people in _without_answer(warehouse, destination.name, one, pending=False).items():
         rows = in_columns(
-            PlanRow(number, "remove", one.profiles[key], key, _as_json(identifiers), None, None)
+            PlanRow(number, "remove", one.profiles[key], key, as_json(identifiers), None, None)
             for number, (key, identifiers) in enumerate(people.items())
         )
         target = LedgerTarget(one.audience, destination.name, one.list_id, _plan(request))
-        for start in range(0, len(rows), destination.max_batch_rows):
-            batch = rows.slice(start, destination.max_batch_rows)
-            answers = Answers()
-            try:
-                results = send_rows(destination, one.list_id, "remove", batch)
-            except ListGone:
-                results, is_there = [_GONE] * len(batch), False
-            answers.add(batch, results)
-            record_answers(warehouse, target, answers)
-    for wait in QUICK_POLLS:
-        if not _ask_after(warehouse, destination, one):
-            return is_there
-        time.sleep(wait)
-    _ask_after(warehouse, destination, one)
+        is_there = send_removals(warehouse, destination, target, rows) and is_there
+    wait_for_answers(warehouse, destination, one.audience, plans)
     return is_there
-
-
-def _ask_after(warehouse: Warehouse, destination: Destination, one: _List) -> int:
-    """Ask after removals that are answered later; how many requests still have no answer."""
-    plans = {_plan(request) for request in one.people}
-    waiting = 0
-    for request in pending_requests(warehouse, one.audience, destination.name):
-        if request["plan_id"] in plans:
-            outcome = destination.outcome(str(request["request_id"]))
-            if outcome.status == "pending":
-                waiting += 1
-            else:
-                record_outcomes(warehouse, one.audience, destination.name, [(request, outcome)])
-    return waiting
 
 
 def _without_answer(
@@ -251,23 +218,6 @@ def _merged(people: Any) -> Identifiers:
             for kind, values in identifiers.items():
                 merged[kind] |= set(values)
     return {kind: sorted(values) for kind, values in merged.items()}
-
-
-def _options(audience: str, destination: str) -> dict[str, Any]:
-    """What the audience file says to the destination; another file's words where that one is gone."""
-    known = load_audiences().audiences
-    for name in [audience, *sorted(known)]:
-        for target in known[name].destinations if name in known else ():
-            if target.to == destination:
-                return dict(target.options)
-    raise ConfigurationError(
-        f"no audience file names the destination {destination} any more, so nobody can say how to reach it; "
-        "put one back until its erasures are done"
-    )
-
-
-def _as_json(identifiers: Identifiers) -> str:
-    return json.dumps(identifiers, ensure_ascii=False, separators=(",", ":"))
 
 
 def _plan(request_id: str) -> str:

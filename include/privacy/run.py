@@ -1,4 +1,4 @@
-"""The step of the DAG: honour what is open, and fail where something stays open, so that somebody sees it."""
+"""The steps of the DAG: honour what is open, and fail where something stays open, so that somebody sees it."""
 
 from __future__ import annotations
 
@@ -17,3 +17,16 @@ def honour() -> int:
             + "; ".join(honoured.reasons)
         )
     return honoured.done
+
+
+def honour_leftovers() -> int:
+    """Take who has said no off lists that no audience file names; returns how many. TransientError where one failed."""
+    from include.sync.leftovers import honour_leftovers as take_off
+
+    honoured = take_off(get_warehouse())
+    if honoured.reasons:
+        raise TransientError(
+            f"{len(honoured.reasons)} lists that no audience file names any more could not be looked after: "
+            + "; ".join(honoured.reasons)
+        )
+    return honoured.removed

@@ -3,6 +3,7 @@
 python -m include.sync show-plan 0f3c...
 python -m include.sync push-plan 0f3c...
 python -m include.sync forget-list cart_abandoners mailchimp
+python -m include.sync retire cart_abandoners mailchimp
 """
 
 from __future__ import annotations
@@ -42,6 +43,18 @@ def forget_list(
     from include.sync.lists import forget_list
 
     forget_list(warehouse_at(url), audience, destination)
+
+
+@app.command()
+def retire(
+    audience: Annotated[str, typer.Argument(help="name of the audience file that was")],
+    destination: Annotated[str, typer.Argument(help="for example mailchimp")],
+    url: Url = None,
+) -> None:
+    """Take everybody off a list whose destination was taken out of the audience file; the list itself stays."""
+    from include.sync.leftovers import retire
+
+    retire(warehouse_at(url), audience, destination)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ means a plan without rows. One transaction: a plan is there whole or not at all.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import uuid
@@ -144,6 +145,7 @@ def plan_target(
             _naive(as_of),
             ledger_sequence,
             judgement,
+            json.dumps(target.options, sort_keys=True, default=str),
         )
         shown = plan_text(warehouse, plan_id, connection=session) if dry_run else ""
     if held:
@@ -323,6 +325,7 @@ def _store(
     as_of: datetime,
     ledger_sequence: int | None,
     judgement: Judgement,
+    options: str,
 ) -> None:
     if summary.rows:
         bench.insert(
@@ -355,6 +358,7 @@ def _store(
         "ledger_sequence": ledger_sequence,
         "as_of": as_of,
         "created_at": datetime.now(UTC).replace(tzinfo=None),
+        "options": options,
         **judgement.columns,
     }
     store_urgent(bench, judgement, row, _PLAN_ROW_COLUMNS)

@@ -316,6 +316,7 @@ _table(
     present bigint      members on the list when it was planned
     verdict text        clear, or ask: it waits for a human
     reasons text        JSON [{kind, people, of, text}]: why it waits
+    options text        JSON: what the audience file said to the destination; no secret is in it
     urgent_of text      the plan that waits while these removals do not; null for every other plan
     as_of timestamp
     created_at timestamp

@@ -157,6 +157,7 @@ def test_no_erasure_waits_for_a_tool_that_cannot_be_read(dags: dict[str, Any]) -
     assert {task.task_id: task.upstream_task_ids for task in honour.tasks} == {
         "opt_outs.mailchimp": set(),
         "erasures": set(),
+        "leftover_lists": set(),
     }
 
 

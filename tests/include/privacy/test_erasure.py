@@ -15,11 +15,12 @@ from include.destinations.base import Destination, Member, RowResult, destinatio
 from include.destinations.mailchimp import Mailchimp
 from include.errors import AudienceRejected, ConfigurationError, TransientError
 from include.identity import google_email_sha256, google_phone_sha256
-from include.privacy import honour, lists
+from include.privacy import honour
 from include.privacy.honour import honour_requests
 from include.privacy.person import gather
 from include.privacy.requests import node_of, request_erasure
 from include.settings import get_settings
+from include.sync import leave
 from include.sync.one_writer import one_writer
 from include.sync.opt_outs import read_opt_outs
 from include.sync.plan import plan_target
@@ -184,7 +185,7 @@ def audiences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REKINDLE_AS_OF", AS_OF.isoformat())
     get_settings.cache_clear()
     (tmp_path / "carts.yaml").write_text(AUDIENCE)
-    monkeypatch.setattr(lists, "QUICK_POLLS", ())
+    monkeypatch.setattr(leave, "QUICK_POLLS", ())
 
 
 @pytest.fixture
@@ -319,8 +320,8 @@ def test_killed_at_every_step_the_next_run_goes_on(small_shop: Shop, monkeypatch
         (honour, "block"),
         (honour, "delete_rows"),
         (honour, "take_off"),
-        (lists, "record_answers"),
-        (lists, "record_outcomes"),
+        (leave, "record_answers"),
+        (leave, "record_outcomes"),
         (honour, "_receipt"),
         (honour, "_finish"),
         (honour, "_forget_keys"),

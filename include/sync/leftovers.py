@@ -1,0 +1,207 @@
+"""Lists that no audience file names any more: a destination was taken out of a file, or the file is gone or broken.
+
+Nothing is planned for them, so they stand still, and the ledger still knows who is on them. A no holds there as it does
+everywhere: hourly, who has said no is taken off, and what a platform had not answered yet is asked after. Everybody
+leaves when somebody says so (`python -m include.sync retire`): a file that is broken for a day must not empty a list.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from include.audiences.eligibility import ALWAYS_APPLIED, know_who_said_no
+from include.audiences.load import load_audiences
+from include.audiences.workbench import Workbench
+from include.destinations.base import Destination, destination_class, get_destination
+from include.destinations.http import utc_now
+from include.errors import ConfigurationError, RekindleError, TransientError
+from include.sync.leave import Connect, Identifiers, as_json, ask_after, options_of, send_removals, wait_for_answers
+from include.sync.ledger import LedgerTarget, PlanRow, ensure_ledger, in_columns, pending_requests
+from include.sync.one_writer import one_writer
+
+if TYPE_CHECKING:
+    from include.warehouse.engine import Warehouse
+
+logger = logging.getLogger(__name__)
+
+PAGE_ROWS = 50_000
+PAGE_KEYS = 500
+_TARGETS = "select distinct audience, destination from sync.ledger order by audience, destination"
+_ON_LIST = """
+    select list_id, member_key, profile_id
+    from sync.memberships
+    where audience = :audience and destination = :destination and list_id is not null and not is_leaving
+"""
+_COUNT = f"select count(*) as members from ({_ON_LIST}) as members"
+# `{who}` narrows down whom it is about.
+_SENT = f"""
+    select distinct members.list_id, members.member_key, members.profile_id, ledger.identifiers
+    from ({_ON_LIST} {{who}}) as members
+    inner join sync.ledger as ledger
+        on members.list_id = ledger.list_id and members.member_key = ledger.member_key
+    where ledger.audience = :audience and ledger.destination = :destination and ledger.action <> 'remove'
+    order by members.member_key
+"""
+_SENT_KEYS = """
+    select member_key, profile_id
+    from sync.memberships
+    where audience = :audience and destination = :destination
+"""
+_SAYING_NO = """
+    select sent.member_key
+    from target.sent_keys as sent
+    inner join target.said_no as said_no on sent.profile_id = said_no.profile_id
+    union distinct
+    select sent.member_key
+    from target.sent_keys as sent
+    inner join core.profile_merges as renamed on sent.profile_id = renamed.profile_id
+    inner join target.said_no as said_no on renamed.into_profile_id = said_no.profile_id
+    union distinct
+    select sent.member_key
+    from target.sent_keys as sent
+    inner join target.said_no as said_no on sent.member_key = said_no.member_key
+"""
+
+
+@dataclass(frozen=True)
+class Honoured:
+    """What one run did on lists without a file: `targets` of them with members, people taken off, what failed."""
+
+    targets: int = 0
+    removed: int = 0
+    reasons: tuple[str, ...] = ()
+
+
+def honour_leftovers(warehouse: Warehouse, connect: Connect = get_destination) -> Honoured:
+    """Take everybody who has said no off the lists that no audience file names, and ask after open requests there.
+
+    A list that cannot be reached holds up no other; `reasons` says what is left for the next run.
+    """
+    ensure_ledger(warehouse)
+    targets = removed = 0
+    reasons = []
+    for audience, destination in _leftovers(warehouse):
+        name = f"{audience} > {destination}"
+        try:
+            members = int(warehouse.scalar(_COUNT, audience=audience, destination=destination) or 0)
+            if members:
+                targets += 1
+                logger.info("%s: %s members are on a list that no audience file names any more", name, members)
+            leaving = _who_said_no(warehouse, audience, destination) if members else []
+            if leaving or pending_requests(warehouse, audience, destination):
+                removed += _take_off(warehouse, audience, destination, leaving, connect)
+        except RekindleError as error:
+            logger.warning("%s: %s", name, error)
+            reasons.append(f"{name}: {error}")
+    return Honoured(targets, removed, tuple(reasons))
+
+
+def retire(warehouse: Warehouse, audience: str, destination: str, connect: Connect = get_destination) -> int:
+    """Take everybody off a target's list for good; how many are off or on their way. May be killed and run again.
+
+    ConfigurationError while the audience file still names the destination: the next plan would add everybody again.
+    TransientError where the platform did not take all removals.
+    """
+    if (audience, destination) in _named():
+        raise ConfigurationError(
+            f"{audience} > {destination}: the audience file still names the destination, and the next sync would add "
+            "everybody again; take it out of the file first"
+        )
+    ensure_ledger(warehouse)
+    removed = _take_off(warehouse, audience, destination, None, connect)
+    left = int(warehouse.scalar(_COUNT, audience=audience, destination=destination) or 0)
+    if left:
+        raise TransientError(
+            f"{audience} > {destination}: {left} members are still on the list, because the platform did not take "
+            "their removal (sync.rejects says why); run it again"
+        )
+    open_requests = len(pending_requests(warehouse, audience, destination))
+    later = f"; {open_requests} requests have no answer yet, which honour_privacy asks for" if open_requests else ""
+    logger.info("%s > %s: %s members are off the list%s", audience, destination, removed, later)
+    return removed
+
+
+def _named() -> set[tuple[str, str]]:
+    return {(name, target.to) for name, one in load_audiences().audiences.items() for target in one.destinations}
+
+
+def _leftovers(warehouse: Warehouse) -> list[tuple[str, str]]:
+    """Targets that the ledger knows and no audience file that is right."""
+    named = _named()
+    return [found for row in warehouse.tuples(_TARGETS) if (found := (str(row[0]), str(row[1]))) not in named]
+
+
+def _who_said_no(warehouse: Warehouse, audience: str, destination: str) -> list[str]:
+    """Member keys of a list whose people have said no to its channel: in any plan they would leave at once."""
+    channel = destination_class(destination).channel  # without a file, consent is what the channel is called
+    params: dict[str, Any] = {
+        "audience": audience,
+        "destination": destination,
+        "channel": channel,
+        "consent_channel": channel,
+        "always_applied": list(ALWAYS_APPLIED),
+        "as_of": utc_now(),
+    }
+    with warehouse.session() as session, Workbench(warehouse, session, uuid.uuid4().hex, params, {}) as bench:
+        know_who_said_no(bench, _SENT_KEYS)
+        return sorted(str(row["member_key"]) for row in bench.rows(_SAYING_NO))
+
+
+def _take_off(
+    warehouse: Warehouse, audience: str, destination_name: str, keys: Sequence[str] | None, connect: Connect
+) -> int:
+    """Send the removal of these members of a target, of everybody for None; how many are sent."""
+    destination = connect(destination_name, options_of(warehouse, audience, destination_name))
+    plan_id = f"leave-{uuid.uuid4().hex}"
+    removed = 0
+    with one_writer(audience, destination_name):
+        ask_after(warehouse, destination, audience)
+        for rows in _pages(warehouse, audience, destination_name, keys):
+            for list_id, people in _gathered(destination, rows).items():
+                columns = in_columns(
+                    PlanRow(number, "remove", profile, key, as_json(identifiers), None, None)
+                    for number, (key, (profile, identifiers)) in enumerate(people.items())
+                )
+                target = LedgerTarget(audience, destination_name, list_id, plan_id)
+                send_removals(warehouse, destination, target, columns)
+                removed += len(people)
+            logger.info("%s > %s: %s removals sent", audience, destination_name, removed)
+        wait_for_answers(warehouse, destination, audience)
+    return removed
+
+
+def _pages(
+    warehouse: Warehouse, audience: str, destination: str, keys: Sequence[str] | None
+) -> Iterator[list[dict[str, Any]]]:
+    """What these members were ever sent with, a row for each text of identifiers; all of a member is in one page."""
+    target: dict[str, Any] = {"audience": audience, "destination": destination}
+    if keys is not None:
+        for start in range(0, len(keys), PAGE_KEYS):
+            some = list(keys[start : start + PAGE_KEYS])
+            yield warehouse.read(_SENT.format(who="and member_key in (:keys)"), **target, keys=some)
+        return
+    page = f"and member_key > :after order by member_key limit {PAGE_ROWS}"
+    after = ""
+    while rows := warehouse.read(_SENT.format(who=page), **target, after=after):
+        yield rows
+        after = str(rows[-1]["member_key"])
+
+
+def _gathered(
+    destination: Destination, rows: Iterable[Mapping[str, Any]]
+) -> dict[str, dict[str, tuple[str, Identifiers]]]:
+    """Profile and all identifiers by list and member key."""
+    found: dict[str, dict[str, tuple[str, Identifiers]]] = defaultdict(dict)
+    for row in rows:
+        key = str(row["member_key"])
+        _, held = found[str(row["list_id"])].setdefault(key, (str(row["profile_id"] or ""), {}))
+        sent = json.loads(row["identifiers"]) if row["identifiers"] else {destination.identifiers[0]: [key]}
+        for kind, values in sent.items():
+            held[kind] = sorted({*held.get(kind, []), *values})
+    return found
