@@ -486,9 +486,10 @@ def _outcome(statuses: Sequence[Any]) -> RequestOutcome:
     if names == {"SUCCESS"}:
         return RequestOutcome("succeeded", accepted=sent, detail=detail)
     if names == {"FAILED"}:
-        internal = bool(errors) and errors.keys() <= {"internal_error"}
+        # The counts "may not be populated in all cases" (2026-11); without a reason nobody is refused for good.
+        has_refused_all = failed >= sent and errors and "internal_error" not in errors
         return RequestOutcome(
-            "failed", rejected=failed or sent, detail=detail or "Google gave no reason", try_again=internal
+            "failed", rejected=failed or sent, detail=detail or "Google gave no reason", try_again=not has_refused_all
         )
     return RequestOutcome(
         "partial", accepted=max(sent - failed, 0), rejected=failed, detail=detail or "Google gave no reason"

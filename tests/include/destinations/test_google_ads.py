@@ -239,12 +239,23 @@ def test_a_platform_that_stays_away_is_left_to_the_scheduler(platform: Platform)
             status("ingest", 10, "FAILED", INTERNAL_ERROR=10),
             RequestOutcome("failed", rejected=10, detail="internal_error: 10", try_again=True),
         ),
-        (status("ingest", 10, "FAILED"), RequestOutcome("failed", rejected=10, detail="Google gave no reason")),
     ],
 )
 def test_what_became_of_a_request(platform: Platform, told: dict[str, object], outcome: RequestOutcome) -> None:
     platform.requests["r1"] = told
     assert connect(platform).outcome("r1") == outcome
+
+
+@pytest.mark.parametrize(
+    "reasons",
+    [{}, {"NO_CONSENT": 3}, {"NO_CONSENT": 9, "INTERNAL_ERROR": 1}],
+    ids=["none", "for some", "its own fault"],
+)
+def test_a_failure_without_a_reason_refuses_nobody_for_good(platform: Platform, reasons: dict[str, int]) -> None:
+    platform.requests["r1"] = status("ingest", 10, "FAILED", **reasons)
+    found = connect(platform).outcome("r1")
+    assert (found.status, found.try_again) == ("failed", True)
+    assert bool(reasons) != (found.detail == "Google gave no reason")
 
 
 def test_a_request_google_does_not_know_any_more_is_sent_again(platform: Platform) -> None:
