@@ -28,7 +28,7 @@ from pydantic import Field
 
 from include.connections import Connection
 from include.destinations.base import Destination, DestinationSettings, ListStats, Member, RequestOutcome, RowResult
-from include.destinations.http import patiently, without_people
+from include.destinations.http import patiently, time_to_come, without_people
 from include.errors import (
     AudienceRejected,
     AuthenticationError,
@@ -456,7 +456,7 @@ def _over_quota(details: Sequence[Mapping[str, Any]], what: str) -> TransientErr
     seconds_asked = [float(found[1]) for found in delays if found]
     return Throttled(
         f"Google Ads asks to slow down while trying to {what}",
-        retry_after=max(seconds_asked) if seconds_asked else None,
+        retry_after=time_to_come(max(seconds_asked, default=0)),
     )
 
 

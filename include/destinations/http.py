@@ -8,6 +8,7 @@ of a call appears in a log or an error: it may hold a person's hash. `what` says
 from __future__ import annotations
 
 import logging
+import math
 import re
 import ssl
 from collections.abc import Callable, Mapping
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 ATTEMPTS = 6  # 1 s, 2 s, 4 s, 8 s, 16 s between them where the platform names no time
 LONGEST_WAIT = 120.0  # a platform that asks for more gets the whole task retried later, not a sleeping worker
+LONGEST_ASKED = 7 * 86_400.0  # of what a platform may ask for; more is a slip, like milliseconds or a date
 
 # httpx logs the address of each request at INFO, and httpcore headers at DEBUG; both may hold a person or a secret.
 for _chatty in ("httpx", "httpcore"):
@@ -210,20 +212,23 @@ class HttpApi:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Seconds to wait from a `Retry-After` header: a number or a date; None when there is none."""
-    if not value:
-        return None
+    """Seconds to wait from a `Retry-After` header: a number or a date; None where it names no time to come."""
     try:
-        return max(float(value), 0.0)
+        return time_to_come(float(value or ""))
     except ValueError:
         pass
     try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
+        moment = parsedate_to_datetime(value or "")
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return time_to_come((moment - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max((moment - datetime.now(UTC)).total_seconds(), 0.0)
+
+
+def time_to_come(seconds: float) -> float | None:
+    """A wait that was asked for: a week at most, None where it is none (nan, inf, 0, in the past); pauses grow then."""
+    return min(seconds, LONGEST_ASKED) if math.isfinite(seconds) and seconds > 0 else None
 
 
 def _json(response: httpx.Response, shape: Any) -> Any:

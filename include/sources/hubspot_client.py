@@ -18,6 +18,7 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from include.connections import Connection
+from include.destinations.http import retry_after
 from include.errors import AuthenticationError, ConfigurationError, TransientError
 from include.sources.base import Pace
 
@@ -175,7 +176,7 @@ class HubSpotClient:
         except ValueError:
             body = None
         body = body if isinstance(body, dict) else {}
-        asked = _seconds(response.headers.get("Retry-After"))
+        asked = retry_after(response.headers.get("Retry-After"))
         if status == 429:
             policy = str(body.get("policyName", "")).upper()
             if policy == "DAILY":
@@ -184,7 +185,7 @@ class HubSpotClient:
                     "own time zone, and the next run goes on from where this one began",
                     retry_after=3600.0 if asked is None else asked,
                 )
-            interval = _seconds(response.headers.get("X-HubSpot-RateLimit-Interval-Milliseconds"))
+            interval = retry_after(response.headers.get("X-HubSpot-RateLimit-Interval-Milliseconds"))
             fallback = INTERVALS.get(policy, interval / 1000 if interval else 10.0)
             return TransientError(
                 f"HubSpot's rate limit was reached ({_safe(policy) or 'no policy named'}) when asked to {what}",
@@ -247,13 +248,6 @@ def _safe(value: object) -> str:
     """A machine word of an error body; anything else could be a person's data."""
     text = str(value or "")
     return text if _WORD.fullmatch(text) and "@" not in text else ""
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        return max(float(text), 0.0) if text else None
-    except ValueError:
-        return None
 
 
 def _date(text: str | None) -> datetime | None:
