@@ -30,10 +30,12 @@ from pydantic import Field
 from include.connections import Connection
 from include.destinations.base import Destination, DestinationSettings, Member, OptOut, RowResult
 from include.destinations.http import Answer, HttpApi, without_people
-from include.errors import AudienceRejected, BatchRefused, ConfigurationError, ListGone
+from include.errors import AudienceRejected, BatchRefused, ConfigurationError, ListGone, TransientError
 from include.pacing import Limits
 
 PAGE_ROWS = 1000
+OVERLAP = 20  # rows of a page that were on the one before
+MAX_STEPS_BACK = 100
 TEXT_CHARACTERS = 255
 RECEIVING = {"subscribed", "transactional"}  # a member with one of these may carry our tag
 
@@ -183,15 +185,26 @@ class Mailchimp(Destination):
                 yield _opt_out(member, "subscribed")
 
     def read_back(self, list_id: str) -> Iterator[str]:
+        """See the base. Who leaves meanwhile moves the others up, so pages overlap: each begins with a known member."""
         audience, segment = _split(list_id)
-        flags = {f"include_{kind}": "true" for kind in ("cleaned", "transactional", "unsubscribed")}
-        for member in self._pages(
-            f"/lists/{audience}/segments/{segment}/members",
-            "read the tag back",
-            "members",
-            {"fields": "members.email_address,total_items", **flags},
-        ):
-            yield str(member["email_address"]).lower()
+        path = f"/lists/{audience}/segments/{segment}/members"
+        params: dict[str, Any] = {"fields": "members.email_address", "count": PAGE_ROWS}
+        params |= {f"include_{kind}": "true" for kind in ("cleaned", "transactional", "unsubscribed")}
+        what, seen, offset, steps_back = "read the tag back", set[str](), 0, 0
+        while True:
+            answer = self.api.call("GET", path, what, params={**params, "offset": offset})
+            page = [str(member["email_address"]).lower() for member in self._done(answer, what).get("members", [])]
+            if offset and (not page or page[0] not in seen):
+                steps_back += 1
+                if steps_back > MAX_STEPS_BACK:
+                    raise TransientError("Mailchimp: the members of the tag keep changing while we read them back")
+                offset = max(offset - PAGE_ROWS, 0)
+                continue
+            yield from (address for address in page if address not in seen)
+            seen.update(page)
+            if len(page) < PAGE_ROWS:
+                return
+            offset += PAGE_ROWS - OVERLAP
 
     def erase(self, identifiers: Mapping[str, Sequence[str]]) -> None:
         from include.identity.hashing import email_md5

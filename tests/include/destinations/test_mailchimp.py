@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
 import pytest
 
 from include.connections import Connection
+from include.destinations import mailchimp
 from include.destinations.base import Destination, OptOut, RowResult, get_destination
 from include.destinations.mailchimp import Mailchimp, MailchimpSettings
 from include.errors import AudienceRejected, AuthenticationError, ConfigurationError, TransientError
 from tests.include.destinations.fake_mailchimp import KEY, LABEL, LIST, Platform, person, problem
-from tests.include.destinations.local_server import Reply
+from tests.include.destinations.local_server import Reply, Request
 
 pytestmark = pytest.mark.usefixtures("waits")
 
@@ -260,6 +262,42 @@ def test_the_list_is_read_back_with_those_who_get_no_marketing_mail(platform: Pl
     platform.put("Ana@shop.example", "subscribed", tags=[LABEL])
     platform.put("bo@shop.example", "transactional", tags=[LABEL])
     assert set(destination.read_back(list_id)) == {"ana@shop.example", "bo@shop.example"}
+
+
+@pytest.mark.parametrize(("leavers", "reads"), [(0, 3), (1, 3), (19, 3), (20, 5), (1950, 3)])
+def test_nobody_is_missed_when_others_leave_while_the_list_is_read_back(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, leavers: int, reads: int
+) -> None:
+    destination = connect(platform)
+    list_id = tag(platform, destination)
+    for number in range(2500):
+        platform.put(f"p{number}@shop.example", "subscribed", tags=[LABEL])
+    answered = platform.page
+
+    def leave_after_the_first(request: Request, key: str, items: list[Any]) -> Reply:
+        reply = answered(request, key, items)
+        if len([call for call in platform.journal if call.path.endswith("/members")]) == 1:
+            for number in range(leavers):
+                platform.put(f"p{number}@shop.example", "archived", tags=[])
+        return reply
+
+    monkeypatch.setattr(platform, "page", leave_after_the_first)
+    found = list(destination.read_back(list_id))
+    assert len(found) == len(set(found))
+    assert set(found) >= {f"p{number}@shop.example" for number in range(leavers, 2500)}
+    assert len(platform.journal) == reads
+
+
+def test_a_list_that_has_another_order_each_time_is_for_later(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailchimp, "MAX_STEPS_BACK", 2)
+    destination = connect(platform)
+    list_id = tag(platform, destination)
+    pages = (Reply(200, {"members": [{"email_address": f"{page}.{n}@x"} for n in range(1000)]}) for page in range(9))
+    monkeypatch.setattr(platform, "page", lambda *_: next(pages))
+    with pytest.raises(TransientError, match="keep changing"):
+        list(destination.read_back(list_id))
 
 
 def test_erasing_is_permanent_and_names_nobody_in_the_address(platform: Platform) -> None:
