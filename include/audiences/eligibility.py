@@ -66,6 +66,13 @@ _WATERFALL = """
             and judged.profile_id <> copies.profile_id
             and judged.step is null
 """
+_NO_OF_ALL = """
+    select profile_id, member_key, reason
+    from target.said_no
+    union all
+    select cast(null as text) as profile_id, identifier as member_key, reason
+    from target.said_no_alike
+"""
 FUNCTIONS = {"json_escaped": Function("json_escaped", json_escaped)}  # of every workbench of a target
 _WORDS = {"email": "e-mail address", "phone": "phone number", "visitor_id": "browser"}
 
@@ -93,7 +100,11 @@ def run_waterfall(
     values = Function(("mapped_values", sorted(fields.items()), columns), lambda _: mapped_values(fields, columns))
     bench.build("state")
     _build_addresses(bench, platform)
-    know_who_said_no(bench, "select member_key, profile_id from target.state")
+    know_who_said_no(bench, platform, "select member_key, profile_id from target.state")
+    if _is_sent_as_it_is(platform):
+        bench.give("target.alike", _nobody())
+    else:
+        bench.build("alike")
     bench.build("suppressed")
     if audience.frequency_cap is None:
         bench.give("target.touches", _nobody("touches", "bigint"))
@@ -105,11 +116,21 @@ def run_waterfall(
     bench.give("target.waterfall", bench.written(_WATERFALL))
 
 
-def know_who_said_no(bench: Workbench, sent_keys: str) -> None:
+def know_who_said_no(bench: Workbench, platform: type[Destination], sent_keys: str) -> None:
     """Let later steps read `target.said_no`; `sent_keys` asks for who was sent to the list (profile_id, member_key)."""
     bench.give("target.sent_keys", bench.written(sent_keys))
     bench.give("target.told", bench.query("told"))
-    bench.give("target.said_no", bench.query("said_no"))
+    if _is_sent_as_it_is(platform):
+        bench.give("target.said_no", bench.query("said_no"))
+        return
+    bench.build("said_no")
+    bench.build("said_no_alike", _each_kind(bench, platform, "said_no_alike"))
+    bench.give("target.said_no", bench.written(_NO_OF_ALL))
+
+
+def _is_sent_as_it_is(platform: type[Destination]) -> bool:
+    """Whether two identifiers of ours can never be one as they are sent."""
+    return all(_kind(name).is_as_it_is for name in platform.identifiers)
 
 
 def policy_params(
@@ -293,6 +314,6 @@ def _united(branches: list[exp.Select]) -> exp.Expr:
 
 def _nobody(*columns: str) -> Query:
     """An empty answer: `profile_id` and the columns named, each followed by its type."""
-    named = ", ".join(f"cast(null as {kind}) as {name}" for name, kind in zip(columns[::2], columns[1::2], strict=True))
-    sql = f"select cast(null as text) as profile_id, {named} where 1 = 0"
+    kinds = {"profile_id": "text", **dict(zip(columns[::2], columns[1::2], strict=True))}
+    sql = f"select {', '.join(f'cast(null as {kind}) as {name}' for name, kind in kinds.items())} where 1 = 0"
     return query_from(sql, lambda: sqlglot.parse_one(sql, read="duckdb"))

@@ -66,6 +66,7 @@ class DestinationKind:
 
     source_kind: str
     expression: SqlFunction
+    is_as_it_is: bool = False  # else two identifiers of ours may be one as they are sent
 
     def sql(self, column: str, dialect: str = "duckdb") -> str:
         """The expression over a column, as text in a dialect."""
@@ -77,9 +78,7 @@ def _as_is(value: exp.Expr) -> exp.Expr:
 
 
 DESTINATION_KINDS: dict[str, DestinationKind] = {
-    "email": DestinationKind("email", _as_is),
-    "phone": DestinationKind("phone", _as_is),
-    "visitor_id": DestinationKind("visitor_id", _as_is),
+    **{name: DestinationKind(name, _as_is, is_as_it_is=True) for name in ("email", "phone", "visitor_id")},
     **{
         name: DestinationKind("phone" if "phone" in name else "email", function)
         for name, function in SQL_FUNCTIONS.items()

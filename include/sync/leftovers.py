@@ -139,7 +139,8 @@ def _leftovers(warehouse: Warehouse) -> list[tuple[str, str]]:
 
 def _who_said_no(warehouse: Warehouse, audience: str, destination: str) -> list[str]:
     """Member keys of a list whose people have said no to its channel: in any plan they would leave at once."""
-    channel = destination_class(destination).channel  # without a file, consent is what the channel is called
+    platform = destination_class(destination)
+    channel = platform.channel  # without a file, consent is what the channel is called
     params: dict[str, Any] = {
         "audience": audience,
         "destination": destination,
@@ -149,7 +150,7 @@ def _who_said_no(warehouse: Warehouse, audience: str, destination: str) -> list[
         "as_of": utc_now(),
     }
     with warehouse.session() as session, Workbench(warehouse, session, uuid.uuid4().hex, params, {}) as bench:
-        know_who_said_no(bench, _SENT_KEYS)
+        know_who_said_no(bench, platform, _SENT_KEYS)
         return sorted(str(row["member_key"]) for row in bench.rows(_SAYING_NO))
 
 

@@ -55,10 +55,19 @@ _PLANNED = """
 
 _SAYING_NO = f"""
     {_PLANNED}
-    select count(distinct planned.profile_id) as people
-    from planned
-    inner join target.said_no as said_no
-        on planned.profile_id = said_no.profile_id
+    select count(distinct profile_id) as people
+    from (
+        select planned.profile_id
+        from planned
+        inner join target.said_no as said_no
+            on planned.profile_id = said_no.profile_id
+        union all
+        select plan_rows.profile_id
+        from sync.plan_rows as plan_rows
+        inner join target.said_no as said_no
+            on plan_rows.member_key = said_no.member_key
+        where plan_rows.plan_id = :plan_id and plan_rows.action <> 'remove'
+    ) as people
 """
 
 _SENT_KEYS = """
@@ -114,7 +123,7 @@ def _count_saying_no(warehouse: Warehouse, session: sqlalchemy.Connection, plan:
     audience = load_audiences().audience(str(plan["audience"]))
     params = policy_params(audience, platform, plan["as_of"], get_settings().holdout_salt)
     with Workbench(warehouse, session, uuid.uuid4().hex, {**params, "plan_id": plan["plan_id"]}, {}) as bench:
-        know_who_said_no(bench, _SENT_KEYS)
+        know_who_said_no(bench, platform, _SENT_KEYS)
         return int(bench.rows(_SAYING_NO)[0]["people"])
 
 

@@ -2,7 +2,8 @@
 -- waited.
 --
 -- One row is a reason of a profile, or of somebody who was sent to this list (`member_key`). Key: none. Inputs:
--- core.suppressions, core.consents, and what tools have told since the last build (told.sql).
+-- core.suppressions, core.consents, and what tools have told since the last build (told.sql). Where identifiers are not
+-- sent as they are, what these people are sent with comes to it as member keys without a profile (said_no_alike.sql).
 --
 -- Opted out, bounced, complained, erased: always, whatever the audience says. Consent that is merely missing is no no.
 select

@@ -94,6 +94,15 @@ def test_who_has_said_no_since_outdates_it(planned: World, how: str) -> None:
     assert ("0 of its people" if how == "erased" else "1 of its people") in str(refused.value)
 
 
+def test_a_no_since_of_somebody_with_the_same_hash_outdates_it(world: World) -> None:
+    world.person("ana", email="ana.b@gmail.com")
+    plan = world.plan("google_ads")
+    check_still_valid(world.warehouse, plan.plan_id)
+    world.person("ana again", email="anab@gmail.com", ads_consent="denied", in_segment=False)
+    with pytest.raises(PlanOutdated, match="1 of its people"):
+        check_still_valid(world.warehouse, plan.plan_id)
+
+
 def test_a_no_of_somebody_who_is_only_removed_is_no_reason_to_wait(planned: World) -> None:
     plan = planned.plan()
     planned.opt_out("bob@x.com")

@@ -112,6 +112,40 @@ def test_a_segment_can_keep_a_profile_to_one_channel(world: World) -> None:
     assert world.plan("google_ads").members == 2
 
 
+@pytest.mark.parametrize("in_segment", [True, False])
+@pytest.mark.parametrize("how", ["denied", "opted_out", "told"])
+def test_a_no_holds_for_everyone_with_the_same_hash(world: World, how: str, *, in_segment: bool) -> None:
+    """Google knows no dots in a Gmail address: Ana's two profiles are one person there."""
+    world.person("bob", email="ana.b@gmail.com")
+    world.sync("google_ads")
+    world.person("ana", email="a.n.a.b@gmail.com", in_segment=in_segment)
+    if how == "denied":
+        world.execute("update core.consents set status = 'denied' where profile_id = 'ana' and channel = 'ads'")
+    elif how == "opted_out":
+        world.insert("core.suppressions", {"profile_id": "ana", "channel": "all", "reason": "opted_out"})
+    else:
+        world.opt_out("a.n.a.b@gmail.com", channel="all")
+    plan = world.plan("google_ads")
+    assert [action for action, _ in world.sent(plan)] == ["remove"]
+    assert ("bob", "suppression", "somebody with the same identifier has said no") in world.excluded(plan)
+    if how == "told":  # at Mailchimp these are two addresses
+        assert world.sent(world.plan()) == [("add", "ana.b@gmail.com")]
+
+
+def test_a_no_with_the_same_hash_leaves_while_the_rest_waits(world: World) -> None:
+    world.policy("guard: {max_remove: 1%, small_change: 0}")
+    for name in ("ana.b", "cy", "di", "ed"):
+        world.person(name, email=f"{name}@gmail.com")
+    world.sync("google_ads")
+    world.person("ana", email="anab@gmail.com", ads_consent="denied", in_segment=False)
+    world.execute("delete from segments.carts where profile_id in ('cy', 'di')")
+    plan = world.plan("google_ads")
+    assert plan.verdict == "ask"
+    assert plan.urgent_plan_id is not None
+    urgent = world.warehouse.tuples("select profile_id from sync.plan_rows where plan_id = :p", p=plan.urgent_plan_id)
+    assert urgent == [("ana.b",)]
+
+
 @pytest.mark.parametrize("reason", ["opted_out", "bounced", "complained", "erased"])
 def test_suppression_holds_though_the_audience_names_none(world: World, reason: str) -> None:
     world.policy("suppress: []")
