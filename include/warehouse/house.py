@@ -1,7 +1,7 @@
 """House functions for staging: what a text means once blanks are gone, and whether it has the shape of an address.
 
-They are written as `tidy(x)`, `is_tidy(x)` and `is_email(x)` in the models and spelt out for the engine when the model
-is rendered.
+They are written as `tidy(x)`, `is_tidy(x)`, `known(x)`, `dialled(x)` and `is_email(x)` in the models and spelt out for
+the engine when the model is rendered.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ BLANKS = " || ".join(f"chr({blank})" for blank in BLANK_NUMBERS)
 BLANKS_MARK = "REKINDLE_BLANKS"
 # Blanks are spelt out: what \s means beyond ASCII differs from engine to engine.
 EMAIL_SHAPE = r"""^[^\s@,;<>"]+@[^\s@.,;<>"]+(\.[^\s@.,;<>"]+)*\.[^\s@.,;<>"]{2,}$""".replace(r"\s", r" \t\n\r\f")
+# What programs write where they have no login and no order number: people who share it have nothing in common.
+PLACEHOLDERS = (
+    "(not set)", "(none)", "(other)", "<other>", "(not provided)", "(data deleted)", "undefined", "null", "none", "nil",
+    "nan", "n/a", "unknown", "0", "-",
+)  # fmt: skip
 # What sorts from '!' to '~' begins with a plain character: a comparison is cheaper than cutting one off.
 _IS_PLAIN = "argument between '!' and '~' and right(argument, 1) between '!' and '~'"
 
@@ -39,6 +44,17 @@ def _is_tidy(argument: exp.Expr) -> exp.Expr:
         f"else coalesce(nullif(trim(argument, {BLANKS_MARK}), '') = argument, argument is null) end",
         argument,
     )
+
+
+def _known(argument: exp.Expr) -> exp.Expr:
+    """The text, null where it is a placeholder."""
+    listed = ", ".join(f"'{text}'" for text in PLACEHOLDERS)
+    return _written(f"case when lower(argument) in ({listed}) then null else argument end", argument)
+
+
+def _dialled(argument: exp.Expr) -> exp.Expr:
+    """A phone number with its country as it is dialled, without what people write between its digits; others as is."""
+    return _written("case when argument like '+%' then translate(argument, ' -()./', '') else argument end", argument)
 
 
 def _is_email(argument: exp.Expr) -> exp.Expr:
@@ -61,5 +77,7 @@ def _written(template: str, argument: exp.Expr) -> exp.Expr:
 STAGING_FUNCTIONS: dict[str, Callable[[exp.Expr], exp.Expr]] = {
     "tidy": _tidy,
     "is_tidy": _is_tidy,
+    "known": _known,
+    "dialled": _dialled,
     "is_email": _is_email,
 }

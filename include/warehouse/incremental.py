@@ -492,8 +492,7 @@ class Update:
             "visitor_id": "'5:' || visitor_id",
             "user_id": "'2:' || user_id",
             "email": "'3:' || email",
-            "transaction_id": "case when event_name = 'purchase' "
-            "and lower(transaction_id) not in ('(not set)', '<other>') then '6:' || transaction_id end",
+            "transaction_id": "case when event_name = 'purchase' then '6:' || transaction_id end",
         }
         for node in nodes.values():
             self.touch(

@@ -19,7 +19,7 @@ class Records:
     of: Mapping[str, str]
 
 
-_ORDER = "coalesce(tidy(order_id), tidy(transaction_id))"
+_ORDER = "coalesce(tidy(order_id), known(tidy(transaction_id)))"
 _EMAIL = "case when is_email(lower(tidy(email))) then lower(tidy(email)) end"
 
 RECORDS: Mapping[str, Records] = {
@@ -35,7 +35,8 @@ RECORDS: Mapping[str, Records] = {
         "contact_id", {"raw.contact_identifiers": "tidy(contact_id)", "raw.contacts": "tidy(contact_id)"}
     ),
     "staging.contacts": Records(
-        "record_key", {"raw.contacts": f"coalesce(tidy(contact_id), {_EMAIL}, tidy(user_id), tidy(phone))"}
+        "record_key",
+        {"raw.contacts": f"coalesce(tidy(contact_id), {_EMAIL}, known(tidy(user_id)), dialled(tidy(phone)))"},
     ),
     "staging.engagement": Records("engagement_id", {"raw.engagement": "tidy(engagement_id)"}),
     "staging.orders": Records("order_id", {"raw.orders": _ORDER}),
@@ -44,6 +45,6 @@ RECORDS: Mapping[str, Records] = {
     ),
     "staging.subscriptions": Records("subscription_id", {"raw.subscriptions": "tidy(subscription_id)"}),
     "staging.suppressions": Records(
-        "ltrim(lower(value), '@.')", {"raw.suppressions": "ltrim(lower(tidy(value)), '@.')"}
+        "ltrim(lower(value), '@.')", {"raw.suppressions": "ltrim(lower(dialled(tidy(value))), '@.')"}
     ),
 }

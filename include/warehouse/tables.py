@@ -218,7 +218,7 @@ _table(
     device_category text
     country text
     traffic_type text   internal for staff
-    ads_storage text    Yes, No or null: the browser's consent for ads
+    ads_storage text    Yes, No or null: the browser's consent for ads (granted, denied, true, false, 1, 0 too)
     analytics_storage text
     platform text
     source_file text

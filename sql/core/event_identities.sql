@@ -8,9 +8,7 @@ select
     user_id,
     email,
     visitor_id,
-    case
-        when event_name = 'purchase' and lower(transaction_id) not in ('(not set)', '<other>') then transaction_id
-    end as transaction_id,
+    case when event_name = 'purchase' then transaction_id end as transaction_id,
     min(occurred_at) as first_seen_at,
     max(occurred_at) as last_seen_at
 from staging.events
@@ -23,6 +21,4 @@ group by
     user_id,
     email,
     visitor_id,
-    case
-        when event_name = 'purchase' and lower(transaction_id) not in ('(not set)', '<other>') then transaction_id
-    end
+    case when event_name = 'purchase' then transaction_id end

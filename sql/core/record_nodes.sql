@@ -51,8 +51,7 @@ records as (
         '3:' || email as email_node,
         case when phone like '+%' then '4:' || phone end as phone_node,
         '5:' || visitor_id as visitor_node,
-        case when lower(transaction_id) not in ('(not set)', '<other>') then '6:' || transaction_id end
-            as transaction_node
+        '6:' || transaction_id as transaction_node
     from staging.orders
     union all
     select

@@ -12,7 +12,8 @@
 --   * Rows dated at or after as_of do not exist yet (11). What an erased login or e-mail did is gone, and what an erased
 --     browser did without one of them (21).
 --   * has_bot_signs (18): a bot's agent name, or :bot_page_views_per_minute page views within a minute, counted in one
---     visit under one login: three people on a kiosk are not a bot together.
+--     visit under one login: three people on a kiosk are not a bot together. CUBOT makes phones.
+--   * A browser's answer about ads (19) is Yes or No in GA4; granted, denied, true, false, 1 and 0 say the same.
 with own_sessions as not materialized (
     select
         visitor_id,
@@ -185,16 +186,16 @@ visits as (
                 regexp_matches(
                     lower(browser),
                     (
-                        'bot|crawl|spider|headless|phantomjs|selenium|puppeteer|playwright|lighthouse|slurp'
-                        || '|facebookexternalhit|^curl|^wget|^python'
+                        '(^|[^u])bot|(^|[^c])ubot|crawl|spider|headless|phantomjs|selenium|puppeteer|playwright'
+                        || '|lighthouse|slurp|facebookexternalhit|^curl|^wget|^python'
                     )
                 )
             ),
             false
         ) as has_bot_name,
         coalesce(bool_or(traffic_type = 'internal'), false) as is_internal,
-        max(occurred_at) filter (where ads_storage = 'Yes') as ads_granted_at,
-        max(occurred_at) filter (where ads_storage = 'No') as ads_denied_at,
+        max(occurred_at) filter (where lower(ads_storage) in ('yes', 'granted', 'true', '1')) as ads_granted_at,
+        max(occurred_at) filter (where lower(ads_storage) in ('no', 'denied', 'false', '0')) as ads_denied_at,
         max(occurred_at) filter (where event_name = 'generate_lead') as last_lead_at,
         max(occurred_at) filter (where event_name = 'sign_up') as last_sign_up_at,
         max(occurred_at) filter (

@@ -8,7 +8,7 @@ with trimmed as (
         tidy(cart_id) as cart_id,
         tidy(contact_id) as contact_id,
         lower(tidy(email)) as email,
-        tidy(user_id) as user_id,
+        known(tidy(user_id)) as user_id,
         tidy(visitor_id) as visitor_id,
         coalesce(lower(tidy(status)), 'open') as status,
         upper(tidy(currency)) as currency,

@@ -57,14 +57,18 @@ checked as (
         source,
         contact_id,
         kind,
-        case when kind = 'email' then lower(value) else value end as value,
+        case kind
+            when 'email' then lower(value)
+            when 'phone' then dialled(value)
+            when 'user_id' then known(value)
+            else value
+        end as value,
         updated_at,
         loaded_at
     from trimmed
     where
         contact_id is not null
         and kind in ('email', 'phone', 'user_id', 'visitor_id', 'merged_contact_id')
-        and value is not null
 ),
 
 newest_contacts as (
@@ -92,8 +96,11 @@ held as (
         max(loaded_at) as loaded_at
     from checked
     where
-        kind is distinct from 'email'
-        or is_email(value)
+        value is not null
+        and (
+            kind is distinct from 'email'
+            or is_email(value)
+        )
     group by source, contact_id, kind, value
 )
 

@@ -4,6 +4,7 @@
 -- Inputs: raw.events, staging.event_loads, staging.mended_keys, staging.mended_events.
 -- Rules: without visitor_id an event is not stored for targeting, even with a login (6); a clock before the year 2000
 -- is broken (staging.rejected_rows says so), a clock ahead of ours waits until its time has come (core, 11).
+-- A placeholder (known) is no login and no order number.
 -- What came once and needs no trimming is read where it was loaded; the rest is in staging.mended_events. What was loaded
 -- since the last build is not here yet. event_hash finds a key among many quickly; two keys may have the same.
 select
@@ -11,13 +12,13 @@ select
     events.event_key,
     events.event_name,
     events.visitor_id,
-    events.user_id,
+    known(events.user_id) as user_id,
     events.email,
     events.session_id,
     events.page_location,
     events.page_referrer,
     events.page_title,
-    events.transaction_id,
+    known(events.transaction_id) as transaction_id,
     events.currency,
     events.browser,
     events.device_category,

@@ -13,7 +13,7 @@ with contacts_checked as (
         case
             when
                 tidy(contact_id) is null
-                and tidy(user_id) is null
+                and known(tidy(user_id)) is null
                 and tidy(phone) is null
                 and not coalesce(is_email(lower(tidy(email))), false)
                 then 'nothing identifies this contact'
@@ -39,6 +39,7 @@ contact_identifiers_checked as (
         case
             when tidy(contact_id) is null then 'no contact id'
             when tidy(value) is null then 'no value'
+            when lower(tidy(kind)) = 'user_id' and known(tidy(value)) is null then 'no value'
             when
                 coalesce(lower(tidy(kind)), '')
                 not in ('email', 'phone', 'user_id', 'visitor_id', 'merged_contact_id')
@@ -91,6 +92,7 @@ suppressions_checked as (
             when tidy(value) is null then 'no value'
             when lower(tidy(kind)) = 'domain' and nullif(ltrim(lower(tidy(value)), '@.'), '') is null then 'no value'
             when lower(tidy(kind)) = 'email' and not is_email(lower(tidy(value))) then 'malformed e-mail'
+            when lower(tidy(kind)) = 'phone' and tidy(value) not like '+%' then 'phone number without its country'
         end as reason,
         concat_ws(
             ', ',
@@ -109,7 +111,7 @@ orders_checked as (
         'raw.orders' as table_name,
         coalesce(order_id, transaction_id) as location,
         case
-            when tidy(order_id) is null and tidy(transaction_id) is null then 'no order id'
+            when tidy(order_id) is null and known(tidy(transaction_id)) is null then 'no order id'
             when ordered_at is null then 'no time of the order'
         end as reason,
         concat_ws(

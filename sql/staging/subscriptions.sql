@@ -8,7 +8,7 @@ with trimmed as (
         tidy(subscription_id) as subscription_id,
         tidy(contact_id) as contact_id,
         lower(tidy(email)) as email,
-        tidy(user_id) as user_id,
+        known(tidy(user_id)) as user_id,
         lower(tidy(kind)) as kind,
         tidy(plan) as plan,
         lower(tidy(status)) as status,

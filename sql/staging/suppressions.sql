@@ -21,6 +21,7 @@ checked as (
         kind,
         case
             when kind = 'email' then lower(value)
+            when kind = 'phone' then dialled(value)
             when kind = 'domain' then nullif(ltrim(lower(value), '@.'), '')
             else value
         end as value,
@@ -48,6 +49,10 @@ where
     and (
         kind is distinct from 'email'
         or is_email(value)
+    )
+    and (
+        kind is distinct from 'phone'
+        or value like '+%'
     )
 qualify
     row_number() over (

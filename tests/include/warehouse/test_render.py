@@ -234,3 +234,21 @@ def test_what_is_put_in_last_is_as_if_it_had_been_there(value: str | datetime) -
     is_moment = isinstance(value, datetime)
     left_out = render_tree(parse("select :who as who"), {"who": PutInLast("who", is_moment)}).sql("duckdb")
     assert put_in(left_out, {"who": value}) == render_tree(parse("select :who as who"), {"who": value}).sql("duckdb")
+
+
+@pytest.mark.parametrize("text", ["undefined", "NULL", "(not set)", "<Other>", "0", "-"])
+def test_a_placeholder_is_not_known(text: str) -> None:
+    assert value_of("known(:text)", text=text) is None
+
+
+@pytest.mark.parametrize("text", ["ana", "00", "nullarbor", "1", None])
+def test_what_is_no_placeholder_stays(text: str | None) -> None:
+    assert value_of("known(:text)", text=text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "dialled"),
+    [("+43 (660) 12-34.56/7", "+436601234567"), ("0660 1234", "0660 1234"), ("+1", "+1"), (None, None)],
+)
+def test_a_number_with_its_country_is_what_is_dialled(text: str | None, dialled: str | None) -> None:
+    assert value_of("dialled(:text)", text=text) == dialled
