@@ -19,7 +19,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -60,6 +60,7 @@ GROUP_SECONDS = 5.0  # and the longest that one waits for its transaction
 PROGRESS_SECONDS = 10.0
 _LISTS = "select distinct list_id from sync.ledger where audience = :audience and destination = :destination"
 _HELD_BACK = RowResult("retry", "her new address is not in yet; the old one stays until it is")
+_LEFT_OUT = RowResult("retry", "she has said no, was erased or merged since the plan; the next plan tells")
 
 
 @dataclass(frozen=True)
@@ -77,22 +78,28 @@ class PushSummary:
 
 
 def push_plan(
-    warehouse: Warehouse, plan_id: str, connect: Connect = get_destination, *, opened: ExitStack | None = None
+    warehouse: Warehouse,
+    plan_id: str,
+    connect: Connect = get_destination,
+    *,
+    opened: ExitStack | None = None,
+    left_out: Set[str] = frozenset(),
 ) -> PushSummary:
     """Send the rows of a plan that have no answer yet. Nothing to send: no call at all.
 
-    `opened` holds the warehouse open for the caller's questions and the first ones here; it is closed before any call.
-    TransientError where the destination stays unreachable: what was answered until then is kept, a retry goes on there;
-    and where another process on this machine is pushing to the same list.
+    The profiles in `left_out` are not added or updated, only removed; their rows are noted `retry`. `opened` holds the
+    warehouse open for the caller's questions and the first ones here; it is closed before any call. TransientError
+    where the destination stays unreachable: what was answered until then is kept, a retry goes on there; and where
+    another process on this machine is pushing to the same list.
     """
     with ExitStack() as until_it_is_sent:
         begun = _begin(warehouse, plan_id, until_it_is_sent)
         if opened is not None:
             opened.close()
-        return _push(warehouse, begun, connect)
+        return _push(warehouse, begun, connect, left_out)
 
 
-def _push(warehouse: Warehouse, begun: _Begun, connect: Connect) -> PushSummary:
+def _push(warehouse: Warehouse, begun: _Begun, connect: Connect, left_out: Set[str]) -> PushSummary:
     plan, plan_id = begun.plan, str(begun.plan["plan_id"])
     audience, destination_name = str(plan["audience"]), str(plan["destination"])
     name = f"{audience} > {destination_name}"
@@ -112,8 +119,12 @@ def _push(warehouse: Warehouse, begun: _Begun, connect: Connect) -> PushSummary:
     writer = _Writer(warehouse, target, _Progress(name, begun.total))
     with nothing_old_looked_at():
         for is_removal, rows in groupby(_stream(writer, begun), key=_is_removal):
-            held_back = _held_back(warehouse, plan_id) if is_removal and begun.has_moves else frozenset[int]()
-            _send_stage(writer, destination, rows, held_back, is_removal=is_removal)
+            if is_removal:
+                held_back = _held_back(warehouse, plan_id, left_out) if begun.has_moves else frozenset[int]()
+                parts = writer.without(rows, "row_number", held_back, _HELD_BACK)
+            else:
+                parts = writer.without(rows, "profile_id", left_out, _LEFT_OUT)
+            _send_stage(writer, destination, parts, is_removal=is_removal)
     writer.progress.say(writer.counts, "done")
     counts = writer.counts
     return PushSummary(
@@ -295,9 +306,7 @@ def _runs(rows: pa.Table, column: str, key: Callable[[Any], bool]) -> Iterator[t
         start += length
 
 
-def _send_stage(
-    writer: _Writer, destination: Destination, parts: Iterable[pa.Table], held_back: frozenset[int], *, is_removal: bool
-) -> None:
+def _send_stage(writer: _Writer, destination: Destination, parts: Iterable[pa.Table], *, is_removal: bool) -> None:
     """Send rows of one kind with several batches under way; at the end all are answered and written down.
 
     On an error nothing more is begun, what is under way is waited for, and all answers are kept.
@@ -338,7 +347,7 @@ def _send_stage(
 
     with ThreadPoolExecutor(destination.connections, thread_name_prefix=destination.name) as senders:
         try:
-            for batch in _batches(writer.without(parts, held_back), destination.max_batch_rows):
+            for batch in _batches(parts, destination.max_batch_rows):
                 if verb not in destination.repeatable:
                     intend(writer.warehouse, writer.target, batch)
                 under_way.append((batch, senders.submit(send, batch)))
@@ -353,11 +362,14 @@ def _send_stage(
     writer.write()
 
 
-def _held_back(warehouse: Warehouse, plan_id: str) -> frozenset[int]:
-    """Removals of an old address whose member is not in under her new one: it was refused, or is not answered yet."""
+def _held_back(warehouse: Warehouse, plan_id: str, left_out: Set[str]) -> frozenset[int]:
+    """Removals of an old address whose member is not in under her new one: it was refused, or is not answered yet.
+
+    Who is left out now (`left_out`) is no member any more: her old address goes.
+    """
     rows = warehouse.tuples(
         """
-        select distinct old.row_number
+        select distinct old.row_number, old.profile_id
         from sync.plan_rows as old
         inner join sync.plan_rows as new
             on old.plan_id = new.plan_id and old.profile_id = new.profile_id and new.action <> 'remove'
@@ -372,7 +384,7 @@ def _held_back(warehouse: Warehouse, plan_id: str) -> frozenset[int]:
         """,
         plan_id=plan_id,
     )
-    return frozenset(int(row_number) for (row_number,) in rows)
+    return frozenset(int(row_number) for row_number, profile_id in rows if profile_id not in left_out)
 
 
 def _batches(parts: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
@@ -403,12 +415,15 @@ class _Writer:
         self._take(rows, results)
         self.batches += 1
 
-    def without(self, parts: Iterable[pa.Table], held_back: frozenset[int]) -> Iterator[pa.Table]:
-        """The rows to send; those that are held back are noted for the next push."""
+    def without(self, parts: Iterable[pa.Table], column: str, held: Set[Any], why: RowResult) -> Iterable[pa.Table]:
+        """The rows to send; those whose `column` is in `held` are noted for the next push."""
+        return self._without(parts, column, held, why) if held else parts
+
+    def _without(self, parts: Iterable[pa.Table], column: str, held: Set[Any], why: RowResult) -> Iterator[pa.Table]:
         for part in parts:
-            for is_held, rows in _runs(part, "row_number", held_back.__contains__):
+            for is_held, rows in _runs(part, column, held.__contains__):
                 if is_held:
-                    self._take(rows, [_HELD_BACK] * len(rows))
+                    self._take(rows, [why] * len(rows))
                 else:
                     yield rows
 

@@ -1,7 +1,8 @@
 """Whether a plan that waited for somebody to look at it may still be sent.
 
 What was reviewed is exactly what is sent, or nothing: a plan whose target was written to since, or that holds people
-who may not be sent any more, is refused with counts, and planning again makes a new one.
+who may not be sent any more, is refused with counts, and planning again makes a new one. A push that nobody reviewed
+leaves such people out instead, because its removals must not wait (`who_may_not_go`).
 """
 
 from __future__ import annotations
@@ -55,19 +56,16 @@ _PLANNED = """
 
 _SAYING_NO = f"""
     {_PLANNED}
-    select count(distinct profile_id) as people
-    from (
-        select planned.profile_id
-        from planned
-        inner join target.said_no as said_no
-            on planned.profile_id = said_no.profile_id
-        union all
-        select plan_rows.profile_id
-        from sync.plan_rows as plan_rows
-        inner join target.said_no as said_no
-            on plan_rows.member_key = said_no.member_key
-        where plan_rows.plan_id = :plan_id and plan_rows.action <> 'remove'
-    ) as people
+    select planned.profile_id as profile_id
+    from planned
+    inner join target.said_no as said_no
+        on planned.profile_id = said_no.profile_id
+    union distinct
+    select plan_rows.profile_id as profile_id
+    from sync.plan_rows as plan_rows
+    inner join target.said_no as said_no
+        on plan_rows.member_key = said_no.member_key
+    where plan_rows.plan_id = :plan_id and plan_rows.action <> 'remove'
 """
 
 _SENT_KEYS = """
@@ -78,7 +76,7 @@ _SENT_KEYS = """
 
 _GONE = f"""
     {_PLANNED}
-    select count(*) as people
+    select planned.profile_id as profile_id
     from planned
     left join core.profiles as profiles
         on planned.profile_id = profiles.profile_id
@@ -94,37 +92,49 @@ def check_still_valid(warehouse: Warehouse, plan_id: str) -> None:
     """
     with warehouse.session() as session:
         plan = read_plan(warehouse, plan_id, connection=session)
-        moved = _count(warehouse, session, _MOVED, plan, planned_at=plan["ledger_sequence"] or 0)
+        moved = warehouse.scalar(
+            _MOVED,
+            connection=session,
+            plan_id=plan_id,
+            audience=plan["audience"],
+            destination=plan["destination"],
+            planned_at=plan["ledger_sequence"] or 0,
+        )
         if moved:
             raise PlanOutdated(
                 f"plan {plan_id} ({_name(plan)}): the ledger moved: {moved} answers of other plans have come since it "
                 "was made; nothing was sent. Plan the target again and look at that plan"
             )
-        said_no = _count_saying_no(warehouse, session, plan)
-        gone = _count(warehouse, session, _GONE, plan)
+        said_no, gone = _who_may_not_go(warehouse, session, plan)
     if said_no or gone:
         raise PlanOutdated(
-            f"plan {plan_id} ({_name(plan)}): since it was made {said_no} of its people have opted out, bounced, "
-            f"complained or denied consent, and {gone} were erased or are one profile with another now; nothing was "
-            "sent. Plan the target again: they are left out then"
+            f"plan {plan_id} ({_name(plan)}): since it was made {len(said_no)} of its people have opted out, bounced, "
+            f"complained or denied consent, and {len(gone)} were erased or are one profile with another now; nothing "
+            "was sent. Plan the target again: they are left out then"
         )
 
 
-def _count(
-    warehouse: Warehouse, session: sqlalchemy.Connection, sql: str, plan: dict[str, Any], **params: object
-) -> int:
-    named = {name: plan[name] for name in ("plan_id", "audience", "destination") if f":{name}" in sql}
-    return int(warehouse.scalar(sql, connection=session, **named, **params) or 0)
+def who_may_not_go(warehouse: Warehouse, plan_id: str) -> frozenset[str]:
+    """Profile ids of those a plan adds or updates who have said no since, were erased, or are one with another now."""
+    with warehouse.session() as session:
+        plan = read_plan(warehouse, plan_id, connection=session)
+        if not sum(plan[count] or 0 for count in ("adds", "updates", "refreshes")):
+            return frozenset()
+        said_no, gone = _who_may_not_go(warehouse, session, plan)
+    return said_no | gone
 
 
-def _count_saying_no(warehouse: Warehouse, session: sqlalchemy.Connection, plan: dict[str, Any]) -> int:
-    """How many of those who are to be sent something have said no by now, as a new plan would ask."""
+def _who_may_not_go(
+    warehouse: Warehouse, session: sqlalchemy.Connection, plan: dict[str, Any]
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Of those who are to be sent something: who has said no by now, as a new plan would ask, and who is no profile."""
     platform = destination_class(str(plan["destination"]))
     audience = load_audiences().audience(str(plan["audience"]))
     params = policy_params(audience, platform, plan["as_of"], get_settings().holdout_salt)
     with Workbench(warehouse, session, uuid.uuid4().hex, {**params, "plan_id": plan["plan_id"]}, {}) as bench:
         know_who_said_no(bench, platform, _SENT_KEYS)
-        return int(bench.rows(_SAYING_NO)[0]["people"])
+        said_no, gone = ({str(row["profile_id"]) for row in bench.rows(sql)} for sql in (_SAYING_NO, _GONE))
+    return frozenset(said_no), frozenset(gone)
 
 
 def _name(plan: dict[str, Any]) -> str:

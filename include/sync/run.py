@@ -11,12 +11,14 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from include.audiences.load import load_audiences
+from include.destinations.base import get_destination
 from include.destinations.http import utc_now
 from include.errors import ConfigurationError, PlanOutdated, QualityGateFailed, TransientError
 from include.warehouse.engine import Warehouse, get_warehouse
 
 if TYPE_CHECKING:
     from include.sync.approvals import Question
+    from include.sync.push import Connect
 
 log = logging.getLogger(__name__)
 
@@ -142,15 +144,16 @@ def take_answer(plan_id: str, given: Mapping[str, Any]) -> dict[str, str] | None
     return {"audience": answer.audience, "answered_at": f"{utc_now():%Y%m%dT%H%M%S}"}
 
 
-def push_planned(plan_id: str) -> str:
+def push_planned(plan_id: str, connect: Connect = get_destination) -> str:
     """Send what a plan holds and has no answer yet; of one that waits for a human only what cannot wait.
 
-    Returns the plan that was sent. PlanOutdated where its target has a newer plan and this one no longer holds: a task
-    of an old run that is cleared sends nothing stale.
+    Who has said no since the plan (its retry may be hours later) is left out, and removals go on. Returns the plan that
+    was sent. PlanOutdated where its target has a newer plan and this one no longer holds: a task of an old run that is
+    cleared sends nothing stale.
     """
     from include.sync.approvals import has_newer_plan, what_may_go
     from include.sync.push import push_plan
-    from include.sync.recheck import check_still_valid
+    from include.sync.recheck import check_still_valid, who_may_not_go
 
     warehouse = get_warehouse()
     with ExitStack() as opened:
@@ -160,7 +163,14 @@ def push_planned(plan_id: str) -> str:
             return plan_id
         if has_newer_plan(warehouse, plan_id):
             check_still_valid(warehouse, may_go)
-        push_plan(warehouse, may_go, opened=opened)
+        left_out = who_may_not_go(warehouse, may_go)
+        if left_out:
+            log.warning(
+                "plan %s: %s of its people have said no, were erased or merged since it was made; they are left out, "
+                "the rest is sent",
+                may_go, len(left_out),
+            )  # fmt: skip
+        push_plan(warehouse, may_go, connect, opened=opened, left_out=left_out)
     return may_go
 
 

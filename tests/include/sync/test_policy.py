@@ -2,9 +2,9 @@
 
 Random histories of consents, opt-outs at Mailchimp and in the CRM, bounces, changed addresses, merges, erasures, mails
 of others, dear carts (another audience's) and syncs, through the real builds, plans, pushes and clients, to the
-sandbox. Who may be sent is said by an oracle in plain Python (policy_towns.py). A history is a town of three people;
-many towns share a warehouse, because a build costs the same for all. REKINDLE_HISTORIES sets how many are tried: 25 in
-`make test`, 1,000 and more in `make soak`.
+sandbox; some pushes are cut and tried again when more has happened. Who may be sent is said by an oracle in plain
+Python (policy_towns.py). A history is a town of three people; many towns share a warehouse, because a build costs the
+same for all. REKINDLE_HISTORIES sets how many are tried: 25 in `make test`, 1,000 and more in `make soak`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from hypothesis import strategies as st
 from include.audiences.load import load_audiences
 from include.destinations.base import Destination, destination_class
 from include.destinations.http import utc_now
+from include.errors import TransientError
 from include.identity.hashing import google_email_sha256, google_phone_sha256
 from include.settings import get_settings
+from include.sync import recheck, run
 from include.sync.opt_outs import read_opt_outs
 from include.sync.plan import plan_target
-from include.sync.push import confirm_plan, push_plan
+from include.sync.push import Connect, confirm_plan
 from include.warehouse.build import build_segment, build_tables
 from include.warehouse.engine import Warehouse
 from tests.include.destinations.running_sandbox import RunningSandbox, running_sandbox
@@ -51,6 +54,7 @@ frequency_cap: {touches: 2, per: 7d}
 holdout: 10%
 exclusive: lifecycle
 priority: 1
+guard: {small_change: 1000000, min_size: 0}
 destinations:
   - {to: mailchimp, audience: Newsletter, fields: {CART_URL: cart_url}}
   - {to: google_ads}
@@ -67,6 +71,8 @@ destinations:
   - {to: google_ads}
 """
 HELD_OUT = 0.1
+Policies = Mapping[tuple[str, str], tuple[str, bool]]
+NOES = ("erased", "denied", "suppressed", "bounced", "said no at the tool")
 CHANNELS = {"mailchimp": "email", "google_ads": "ads"}
 
 pytestmark = pytest.mark.timeout(1800 + 3 * HISTORIES)
@@ -94,12 +100,19 @@ def spellings(plain: str) -> tuple[str | None, ...]:
     return plain, google_phone_sha256(plain) if plain.startswith("+") else google_email_sha256(plain)
 
 
+def _used_up(name: str, options: Mapping[str, object]) -> Destination:
+    raise TransientError("a quota is used up")
+
+
 class County:
     """Some towns that share a warehouse and the tools."""
 
-    def __init__(self, seeds: list[int], sandbox: RunningSandbox, *, is_deaf: bool = False) -> None:
+    def __init__(
+        self, seeds: list[int], sandbox: RunningSandbox, *, is_deaf: bool = False, is_stubborn: bool = False
+    ) -> None:
         sandbox.reset()
         self.is_deaf = is_deaf
+        self.is_stubborn = is_stubborn
         self.sandbox = sandbox
         self.sides = {"mailchimp": MailchimpSide(sandbox), "google_ads": GoogleSide(sandbox)}
         self.warehouse = Warehouse("duckdb://")
@@ -147,6 +160,14 @@ class County:
             self.sandbox.control("mailchimp", {"actions": [{"list_id": LIST, **wish} for wish in wishes]})
             self.tool |= {wish["email"]: wish["status"] for wish in wishes}
 
+    def more_happens(self, *, with_build: bool) -> None:
+        """While a push waits: people say this and that, and the hourly reading hears of it, maybe a build, too."""
+        self.load(row for town in self.towns for row in town.live(self.tool))
+        self.act_at_tool()
+        if with_build:
+            self.build()
+        self.listen()
+
     def build(self) -> None:
         now = utc_now()
         build_tables(self.warehouse, now)
@@ -156,25 +177,47 @@ class County:
         for town in self.towns:
             town.built()
 
-    def sync(self, number: int) -> None:
-        """What one DAG run does: read opt-outs, plan, push; then look at what was sent."""
-        if not self.is_deaf:
-            read_opt_outs(self.warehouse, "carts", "mailchimp", self.connect)
-        self.told = dict(self.tool)
-        for name, side in self.sides.items():
-            side.forget_calls()
+    def sync(self, number: int, meanwhile: Callable[[], None] | None = None) -> None:
+        """What one DAG run does: read opt-outs, plan, push; then look at what was sent.
+
+        With `meanwhile` the destinations are away at first, and their pushes are tried again after it happened.
+        """
+        self.listen()
+        planned = self.policies()
+        plans = {
+            name: plan_target(self.warehouse, "carts", name, utc_now(), f"run-{number}").plan_id for name in self.sides
+        }
+        if meanwhile is not None:
+            for plan_id in plans.values():
+                with suppress(TransientError):
+                    self.push(plan_id, _used_up)
+            meanwhile()
+        for name, plan_id in plans.items():
+            self.sides[name].forget_calls()
             before = self.on_list(name)
-            plan = plan_target(self.warehouse, "carts", name, utc_now(), f"run-{number}")
-            push_plan(self.warehouse, plan.plan_id, self.connect)
+            self.push(plan_id, self.connect)
             for _ in range(5):
-                if confirm_plan(self.warehouse, plan.plan_id, self.connect):
+                if confirm_plan(self.warehouse, plan_id, self.connect):
                     break
             carried = list(self.carried(name))
             for identifier in carried:
-                self.judge(identifier, name, number, before)
+                self.judge(identifier, name, number, before, planned, meanwhile is not None)
             if name == "google_ads":
                 self.count_entries(carried, before)
         self.nobody_was_raised()
+
+    def listen(self) -> None:
+        """Read what people said at the tool."""
+        if not self.is_deaf:
+            read_opt_outs(self.warehouse, "carts", "mailchimp", self.connect)
+        self.told = dict(self.tool)
+
+    def push(self, plan_id: str, connect: Connect) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run, "get_warehouse", lambda: self.warehouse)
+            if self.is_stubborn:
+                patch.setattr(recheck, "who_may_not_go", lambda warehouse, plan_id: frozenset())
+            run.push_planned(plan_id, connect)
 
     def carried(self, name: str) -> Iterator[str]:
         """The identifiers that requests put on a list."""
@@ -208,21 +251,38 @@ class County:
         for town, plain in owners.values():
             town.person(plain).entries += self.is_entry(town, plain, before)
 
-    def is_held_out(self, plain: str) -> bool:
-        profile_id = self.warehouse.scalar(
-            "select profile_id from core.identifiers where identifier_value = :plain", plain=plain
+    def held_out(self) -> set[str]:
+        """The addresses and phones of those who are never sent."""
+        rows = self.warehouse.read(
+            "select identifier_value, md5(:salt || profile_id) as hashed from core.identifiers",
+            salt=f"{get_settings().holdout_salt}:carts:",
         )
-        salted = f"{get_settings().holdout_salt}:carts:{profile_id}"
-        hashed = str(self.warehouse.scalar("select md5(:salted) as hashed", salted=salted))
-        return int(hashed[:8], 16) < HELD_OUT * 2**32
+        return {str(row["identifier_value"]) for row in rows if int(str(row["hashed"])[:8], 16) < HELD_OUT * 2**32}
 
-    def judge(self, identifier: str, name: str, number: int, before: set[str]) -> None:
+    def policies(self) -> Policies:
+        """Of an address or phone at a channel: why it may not be sent as of now, and whether it may not come in."""
+        held_out = self.held_out()
+        return {
+            (plain, channel): (
+                town.may_not(plain, channel, self.told) or ("held out" if plain in held_out else ""),
+                town.touched_too_often(plain),
+            )
+            for town in self.towns
+            for plain in town.addresses()
+            for channel in CHANNELS.values()
+        }
+
+    def judge(self, identifier: str, name: str, number: int, before: set[str], planned: Policies, late: bool) -> None:
+        """What is sent goes by the policies of its plan; but who has said no since has said no."""
         town, plain = self.owner(identifier)
-        problem = town.may_not(plain, CHANNELS[name], self.told)
-        if not problem and self.is_held_out(plain):
-            problem = "held out"
-        if not problem and town.touched_too_often(plain) and self.is_entry(town, plain, before):
+        problem, touched_too_often = planned[plain, CHANNELS[name]]
+        said_since = town.may_not(plain, CHANNELS[name], self.told)
+        if not problem and said_since in NOES:
+            problem = said_since
+        if not problem and touched_too_often and self.is_entry(town, plain, before):
             problem = "touched too often"
+        if late:
+            self.seen[f"sent late to {name}"] += 1
         self.seen[f"sent to {name}"] += 1
         assert not problem, (
             f"round {number}: a request to {name} carries {plain}, who may not be sent: {problem}\n"
@@ -244,11 +304,12 @@ class County:
 
     def excluded(self) -> None:
         """Count who is kept out now, so that a run in which nobody ever was shows."""
+        held_out = self.held_out()
         for town in self.towns:
             for plain in town.addresses():
                 for channel in ("email", "ads"):
                     self.seen[town.may_not(plain, channel, self.told) or "may be sent"] += 1
-                self.seen["held out"] += self.is_held_out(plain)
+                self.seen["held out"] += plain in held_out
                 self.seen["touched too often"] += town.touched_too_often(plain)
 
 
@@ -266,7 +327,7 @@ def live(seeds: list[int], sandbox: RunningSandbox, **more: bool) -> Counter[str
                 county.act_at_tool()
             if number != 2:  # a sync without a build since the last one
                 county.build()
-            county.sync(number)
+            county.sync(number, partial(county.more_happens, with_build=number == 0) if number in (0, 2) else None)
             county.excluded()
         return county.seen
     finally:
@@ -291,7 +352,8 @@ def test_no_request_carries_who_may_not_be_sent_and_none_raises_a_consent(
             lived_through()
     print(dict(seen))
     for wanted in (
-        "sent to mailchimp", "sent to google_ads", "may be sent", "erased", "denied", "said no at the tool",
+        "sent to mailchimp", "sent to google_ads", "sent late to mailchimp", "sent late to google_ads",
+        "may be sent", "erased", "denied", "said no at the tool",
         "kept by the other audience", "held out", "touched too often",
     ):  # fmt: skip
         assert seen[wanted], f"nobody was ever '{wanted}': this run proves nothing"
@@ -300,6 +362,11 @@ def test_no_request_carries_who_may_not_be_sent_and_none_raises_a_consent(
 def test_it_would_notice(sandbox: RunningSandbox, tmp_path: Path) -> None:
     with audience_files(tmp_path), pytest.raises(AssertionError, match="who may not be sent: said no at the tool"):
         live(list(range(1, 6)), sandbox, is_deaf=True)
+
+
+def test_it_would_notice_a_late_push_that_does_not_look_again(sandbox: RunningSandbox, tmp_path: Path) -> None:
+    with audience_files(tmp_path), pytest.raises(AssertionError, match="who may not be sent"):
+        live(list(range(1, 11)), sandbox, is_stubborn=True)
 
 
 @pytest.mark.parametrize(

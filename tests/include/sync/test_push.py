@@ -17,10 +17,13 @@ from filelock import FileLock
 from include.destinations.base import Destination, Member, RequestOutcome, RowResult, Status
 from include.errors import AuthenticationError, ConfigurationError, TransientError
 from include.settings import get_settings
-from include.sync import push
+from include.sync import push, run
 from include.sync.push import PushSummary, confirm_plan, push_plan
 from include.warehouse.build import ensure_views
 from include.warehouse.engine import Warehouse
+from tests.include.sync.target_world import World, world
+
+__all__ = ["world"]
 
 AUDIENCE = """
 label: Cart abandoners
@@ -219,6 +222,44 @@ def test_killed_after_the_platform_took_a_batch_the_next_run_ends_in_the_same_pl
     push_plan(warehouse, "plan-1", paper.connect)
     assert sorted(paper.on_list) == [f"p{i}@shop.example" for i in range(4)]
     assert len(ledger(warehouse)) == 5
+
+
+@pytest.mark.parametrize("is_begun", [True, False], ids=["cut in the middle", "not begun"])
+def test_a_retry_leaves_out_who_said_no_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, is_begun: bool
+) -> None:
+    monkeypatch.setattr(run, "get_warehouse", lambda: world.warehouse)
+    for name in ("gone", "moved"):
+        world.person(name, email=f"{name}@x.com")
+    world.sync()
+    world.execute("delete from segments.carts where profile_id = 'gone'")
+    world.execute("update core.identifiers set identifier_value = 'new@x.com' where profile_id = 'moved'")
+    world.execute("update core.profiles set email = 'new@x.com' where profile_id = 'moved'")
+    for name in ("ana", "bo", "cyd", "dan"):
+        world.person(name, email=f"{name}@x.com")
+    plan = world.plan()
+    paper = Paper()
+
+    def fail() -> None:
+        if len(paper.calls) == is_begun:
+            raise TransientError("a quota is used up")
+
+    paper.before_call = fail
+    with pytest.raises(TransientError):
+        run.push_planned(plan.plan_id, paper.connect)
+    world.opt_out("ana@x.com")
+    world.insert("core.consents", {"profile_id": "moved", "channel": "email", "status": "denied"})
+    world.execute("delete from core.profiles where profile_id = 'dan'")  # erased
+    paper.before_call = lambda: None
+    for _ in range(2):
+        run.push_planned(plan.plan_id, paper.connect)
+
+    sent = [(verb, name) for verb, names in paper.calls for name in names]
+    assert sent == [("remove", "gone"), ("add", "bo"), ("add", "cyd"), ("remove", "moved")]
+    ensure_views(world.warehouse)
+    assert world.warehouse.read(
+        "select member_key, status from sync.sends where status <> 'accepted' order by member_key"
+    ) == [{"member_key": f"{name}@x.com", "status": "retry"} for name in ("ana", "dan", "new")]
 
 
 def test_rows_to_be_tried_again_are_and_refused_ones_are_not(warehouse: Warehouse) -> None:
