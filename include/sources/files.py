@@ -476,7 +476,11 @@ class Files(Source):
         if feed.table == LINE_TABLE:
             yield from self._line_queries(feed)
             return
-        chosen = [name(column) for column in mapped if (vocabulary, column) not in DEFAULTS]
+        ours = {column: name(column) for column in mapped if (vocabulary, column) not in DEFAULTS}
+        source = quote(self.run.name)
+        if feed.table in ("events", "event_items") and "event_key" in ours:  # the numbers of two shops may be the same
+            ours["event_key"] = f"{source} || ':' || event_key as event_key"
+        chosen = list(ours.values())
         for (table, column), default in DEFAULTS.items():
             if table == feed.table:
                 chosen.append(
@@ -500,7 +504,7 @@ class Files(Source):
             key, *parts = made[feed.table]
             if key not in mapped:
                 present = [f"coalesce(cast({name(part)} as varchar), '')" for part in parts if part in mapped]
-                chosen.append(f"md5(concat_ws('|', {', '.join(present)})) as {key}")
+                chosen.append(f"md5(concat_ws('|', {', '.join([source, *present])})) as {key}")
         if feed.table in ("order_items", "cart_items") and "line_id" not in mapped:
             chosen.append("cast(line_number as varchar) as line_id")
         yield feed.table, f"select {', '.join(chosen)} from typed where why is null"

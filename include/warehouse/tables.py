@@ -203,7 +203,7 @@ _table(
     "raw.events",
     """
     source text
-    event_key text      the same for every copy of the same event
+    event_key text      the same for every copy of an event, and no other's of any source
     event_name text     in GA4's names
     visitor_id text
     user_id text

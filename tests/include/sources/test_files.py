@@ -243,3 +243,20 @@ def test_the_real_invoice_lines_load_fast(
         "where InvoiceNo = '561873'"
     ).fetchall()[0]
     assert warehouse.scalar(summer) == local[0], "London is an hour ahead in July"
+
+
+def test_the_numbers_of_two_shops_are_two_events(exports: Path, warehouse: Warehouse, run_source_file: Run) -> None:
+    logs = feeds("""
+    - path: log*.csv
+      table: events
+      columns: {event_key: id, event_name: what, visitor_id: who, occurred_at: at}
+    - path: lines*.csv
+      table: event_items
+      columns: {event_key: id, sku: sku}
+""")
+    (exports / "log.csv").write_text("id,what,who,at\n1,add_to_cart,v1,2026-07-01 10:00\n")
+    (exports / "lines.csv").write_text("id,sku\n1,S1\n")
+    for shop in ("shop_a", "shop_b"):
+        run_source_file(shop, logs)
+    for table in ("raw.events", "raw.event_items"):
+        assert warehouse.tuples(f"select event_key from {table} order by 1") == [("shop_a:1",), ("shop_b:1",)], table
