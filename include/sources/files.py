@@ -16,7 +16,7 @@ import io
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -309,7 +309,7 @@ class Files(Source):
                 rows.reject(feed.table, file.name, "not a readable Parquet file (half written or damaged)", "")
                 self.run.say("%s is not a readable Parquet file; set aside until it is rewritten", file.name)
                 return None
-            chosen = "".join(f", cast({name(c)} as varchar) as {name(c)}" for c in schema.names)
+            chosen = "".join(f", {_parquet_text(field)} as {name(field.name)}" for field in schema)
             database.execute(
                 f"create view lines as select file_row_number + 1 as line_number{chosen} "
                 f"from read_parquet({quote(str(file.path))}, file_row_number = true)"
@@ -613,6 +613,18 @@ def _skip(feed: Feed, columns: list[str]) -> str:
 
 def _literal(value: Value) -> str:
     return quote(str(value).lower() if isinstance(value, bool) else str(value))
+
+
+def _parquet_text(field: pa.Field[Any]) -> str:
+    """A column as text. Whole numbers among doubles have no `.0`: ids are doubles where a row of a frame has none."""
+    import pyarrow as pa
+
+    column = name(field.name)
+    text = f"cast({column} as varchar)"
+    if not pa.types.is_floating(field.type):
+        return text
+    is_whole = f"{column} = trunc({column}) and abs({column}) < 1e15"
+    return f"case when {is_whole} then cast(cast({column} as bigint) as varchar) else {text} end"
 
 
 def _text(spec: Column, columns: list[str], ours: tuple[str, ...]) -> str:

@@ -260,3 +260,15 @@ def test_the_numbers_of_two_shops_are_two_events(exports: Path, warehouse: Wareh
         run_source_file(shop, logs)
     for table in ("raw.events", "raw.event_items"):
         assert warehouse.tuples(f"select event_key from {table} order by 1") == [("shop_a:1",), ("shop_b:1",)], table
+
+
+def test_ids_from_a_column_of_doubles_are_whole_numbers(
+    exports: Path, warehouse: Warehouse, run_source_file: Run
+) -> None:
+    import pandas as pd
+
+    pd.DataFrame({"id": [1234.0, None, 3.5], "mail": ["ana@x.com", "bo@x.com", "cy@x.com"]}).to_parquet(
+        exports / "people.parquet"
+    )
+    run_source_file("crm", PEOPLE.replace("people.csv", "people.parquet"))
+    assert warehouse.tuples("select contact_id from raw.contacts order by email") == [("1234",), ("3.5",)]
