@@ -138,7 +138,6 @@ def test_who_said_no_leaves_while_the_rest_waits(world: World) -> None:
     assert [row["member_key"] for row in keys] == [f"p{number}@x.com" for number in (1, 2, 3, 4)]
 
 
-@pytest.mark.on_spark
 def test_a_no_under_an_address_that_was_given_up_is_urgent_too_however_it_is_written(world: World) -> None:
     world.policy(STRICT)
     _fill(world, 8)

@@ -368,7 +368,6 @@ def test_a_member_is_sent_again_before_the_platform_forgets_her(
     )
 
 
-@pytest.mark.on_spark
 def test_a_refresh_that_was_acknowledged_starts_the_time_anew_and_loses_nothing(world: World) -> None:
     world.person("ana", email="ana@x.com", phone="+421900000001")
     first = world.sync("google_ads", at=AS_OF - days(500))

@@ -25,7 +25,6 @@ def counts(text: str) -> dict[str, str]:
     return dict(found)
 
 
-@pytest.mark.on_spark
 def test_a_dry_run_logs_the_counts_of_every_step(world: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     world.person("p-ana", email="ana@x.com")

@@ -164,7 +164,6 @@ def test_other_reasons_hold_when_the_audience_names_them(world: World) -> None:
     assert world.excluded(world.plan()) == [("ana", "suppression", "vip")]
 
 
-@pytest.mark.on_spark
 def test_an_opt_out_closes_its_own_channel_and_one_for_all_closes_every(world: World) -> None:
     world.person("ana", email="ana@x.com")
     world.person("bob", email="bob@x.com")
@@ -374,7 +373,6 @@ def test_coming_back_into_an_ad_list_is_another_touch(capped_at_two: World) -> N
     assert [row[1] for row in capped_at_two.excluded(capped_at_two.plan())] == ["frequency_cap"]
 
 
-@pytest.mark.on_spark
 def test_an_entry_of_a_profile_that_went_into_hers_is_hers(capped_at_two: World) -> None:
     capped_at_two.insert("core.profile_merges", {"profile_id": "anna", "into_profile_id": "ana", "merged_at": AS_OF})
     ad_row(capped_at_two, "google_ads", "add", 1, of="anna")
