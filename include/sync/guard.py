@@ -23,6 +23,7 @@ import sqlalchemy
 
 from include.audiences.schema import Audience, Guard
 from include.errors import QualityGateFailed
+from include.sync.lists import FORGET
 from include.warehouse.engine import Warehouse
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 # The newest plan of a target that was let through: approved, or clear and begun (or with nothing to send).
 _LET_THROUGH = """
-    select plan_id, matched
+    select plan_id, matched, members
     from sync.plans
     where
         audience = :audience
@@ -68,8 +69,31 @@ _NEW_ROWS = """
             changes.member_key = known.member_key
             and changes.action = known.action
             and known.plan_id = :let_through
-    where changes.action in ('add', 'remove') and urgent.member_key is null and known.member_key is null
+    left join (
+        select distinct
+            member_key,
+            action
+        from sync.ledger
+        where
+            audience = :audience
+            and destination = :destination
+            and plan_id = :let_through
+            and status = 'accepted'
+    ) as delivered
+        on known.member_key = delivered.member_key and known.action = delivered.action
+    where
+        changes.action in ('add', 'remove')
+        and urgent.member_key is null
+        and (known.member_key is null or delivered.member_key is not null)
     group by changes.action
+"""
+
+_LAST_REMOVAL = """
+    select plan_id
+    from sync.ledger
+    where audience = :audience and destination = :destination and action = 'remove' and status = 'accepted'
+    order by sequence desc
+    limit 1
 """
 
 _WAITING = """
@@ -107,6 +131,7 @@ class Numbers:
     removes: int  # ... and not counting removals that cannot wait
     waiting: int  # rows that would wait if the answer is `ask`
     matched_before: int | None = None  # in the segment at the last plan that was let through; None: there was none
+    members_before: int = 0  # who should be on a list that was emptied, by that plan; 0 where it was never filled
 
 
 @dataclass(frozen=True)
@@ -147,27 +172,31 @@ def read_reasons(text: str | None) -> list[Reason]:
 def judge(numbers: Numbers, guard: Guard, gate_failures: Iterable[str] = ()) -> tuple[Reason, ...]:
     """Why a plan must wait for a human; empty where it may go.
 
-    Shares are of the list as it is. A list nobody is on has none: its first load is not a flood. A change of at most
-    `guard.small_change` people is none either, except that a segment with nobody in it always asks.
+    Shares are of the list as it is. A list nobody was ever on has none: its first load is not a flood. One that was
+    emptied is compared with the members it should have. A change of at most `guard.small_change` people is no flood
+    either, except that a segment with nobody in it always asks.
     """
     if numbers.waiting == 0:
         return ()
     failures = list(gate_failures)
     found = [_reason("quality_gate", len(failures), len(failures), f"the quality gate failed: {'; '.join(failures)}")]
     found = found if failures else []
-    if numbers.present == 0:
+    base, words_for_base = numbers.present, "on the list"
+    if base == 0:
+        base, words_for_base = numbers.members_before, "who should be on the list, which somebody has emptied"
+    if base == 0:
         return tuple(found)
     found += _too_small(numbers, guard)
     for kind, people, bound, words in (
         ("adds", numbers.adds, guard.max_add, "would come in"),
         ("removes", numbers.removes, guard.max_remove, "would be removed"),
     ):
-        if people > guard.small_change and people > bound * numbers.present:
+        if people > guard.small_change and people > bound * base:
             text = (
-                f"{people:,} people {words}, {people / numbers.present:.0%} of the {numbers.present:,} on the list "
+                f"{people:,} people {words}, {people / base:.0%} of the {base:,} {words_for_base} "
                 f"(max_{kind[:-1]} is {bound:.0%})"
             )
-            found.append(_reason(kind, people, numbers.present, text))
+            found.append(_reason(kind, people, base, text))
     return tuple(found)
 
 
@@ -228,6 +257,8 @@ def judge_plan(
     rows = bench.rows(_LET_THROUGH)
     if rows:
         numbers = replace(numbers, matched_before=int(rows[0]["matched"] or 0))
+        if numbers.present == 0 and _was_emptied(bench):
+            numbers = replace(numbers, members_before=int(rows[0]["members"] or 0))
     present = numbers.present
     if not judge(numbers, guard, gate_failures):
         return Judgement(present=present)
@@ -257,6 +288,12 @@ def judge_plan(
         else "nothing is sent",
     )
     return Judgement("ask", reasons, present, urgent, uuid.uuid4().hex if urgent else None)
+
+
+def _was_emptied(bench: Workbench) -> bool:
+    """Whether people were on the list before, and it was not forgotten so that everybody comes in anew."""
+    rows = bench.rows(_LAST_REMOVAL)
+    return bool(rows) and not str(rows[0]["plan_id"]).startswith(FORGET)
 
 
 def store_urgent(bench: Workbench, judgement: Judgement, plan: Mapping[str, Any], columns: list[str]) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FORGET = "forget-"  # with which the plan_id of what was forgotten begins
 FORGOTTEN = "forgotten: the list is another one now"
 
 _NEWEST_NAME = """
@@ -86,7 +87,7 @@ def forget_list(warehouse: Warehouse, audience: str, destination: str) -> int:
     with one_writer(audience, destination), warehouse.session() as session:
         lists = warehouse.read(_MEMBERS, connection=session, **target)
         for row in lists:
-            old = LedgerTarget(audience, destination, row["list_id"], f"forget-{uuid.uuid4().hex}")
+            old = LedgerTarget(audience, destination, row["list_id"], f"{FORGET}{uuid.uuid4().hex}")
             gone = Found(old, "remove", FORGOTTEN, _MEMBERS_OF)
             append_found(warehouse, session, [gone], **target, list_id=row["list_id"])
     forgotten = sum(int(row["members"]) for row in lists)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from include.settings import get_settings
+from include.sync.audit import LOST
 from include.sync.plan import PlanSummary, plan_target
 from include.warehouse.engine import Warehouse
 from tests.rewrite import change
@@ -174,6 +175,13 @@ class World:
                     "acknowledged_at": at or self.as_of,
                 },
             )
+
+    def lost(self, member_key: str) -> None:
+        """What an audit writes down of a member whom the list does not hold any more."""
+        self.sequence += 1
+        row = {"sequence": self.sequence, "audience": "carts", "destination": "mailchimp", "list_id": "list-1"}
+        told = {"plan_id": "audit-1", "action": "remove", "member_key": member_key, "status": "accepted"}
+        self.insert("sync.ledger", row | told | {"reason": LOST, "acknowledged_at": self.as_of})
 
     def sync(self, destination: str = "mailchimp", *, at: datetime | None = None) -> PlanSummary:
         """Plan and have everything accepted."""

@@ -10,6 +10,7 @@ import pytest
 
 from include.audiences.schema import Guard
 from include.sync.guard import Numbers, Reason, is_same, judge
+from include.sync.lists import forget_list
 from tests.include.sync.target_world import World, world
 
 __all__ = ["world"]
@@ -42,6 +43,8 @@ USUAL = Numbers(matched=1000, present=1000, adds=100, removes=100, waiting=200, 
             {"present": 3, "adds": 6, "removes": 3}, {"small_change": 5}, ["adds"], id="small is what the file says"
         ),
         pytest.param({"present": 0, "adds": 10**6}, {}, [], id="a first load"),
+        pytest.param({"present": 0, "adds": 501, "members_before": 1000}, {}, ["adds"], id="an emptied list"),
+        pytest.param({"present": 0, "adds": 500, "members_before": 1000}, {}, [], id="... filled by half"),
         pytest.param({"waiting": 0, "adds": 900, "matched": 0}, {}, [], id="nothing that could wait"),
     ],
 )
@@ -86,6 +89,35 @@ STRICT = "guard: {max_add: 50%, max_remove: 30%, small_change: 0}"
 def _fill(world: World, people: int) -> None:
     for number in range(people):
         world.person(f"p{number}", email=f"p{number}@x.com")
+
+
+@pytest.mark.parametrize("quiet_runs", [0, 1])
+def test_an_emptied_list_is_no_first_load(world: World, quiet_runs: int) -> None:
+    world.policy("guard: {small_change: 0}")
+    _fill(world, 4)
+    world.sync()
+    for _ in range(quiet_runs):
+        assert world.plan().rows == 0
+    for number in range(4):
+        world.lost(f"p{number}@x.com")
+
+    plan = world.plan()
+
+    assert (plan.verdict, plan.adds) == ("ask", 4)
+    (reasons,) = world.warehouse.tuples("select reasons from sync.plans where plan_id = :p", p=plan.plan_id)
+    (reason,) = json.loads(str(reasons[0]))
+    assert reason["text"] == (
+        "4 people would come in, 100% of the 4 who should be on the list, which somebody has emptied (max_add is 50%)"
+    )
+
+
+def test_a_list_that_was_forgotten_is_filled_anew(world: World) -> None:
+    world.policy("guard: {small_change: 0}")
+    _fill(world, 4)
+    world.sync()
+    forget_list(world.warehouse, "carts", "mailchimp")
+
+    assert world.plan().verdict == "clear"
 
 
 def test_what_waits_is_stored_with_its_reasons(world: World) -> None:
