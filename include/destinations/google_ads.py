@@ -28,7 +28,7 @@ from pydantic import Field
 
 from include.connections import Connection
 from include.destinations.base import Destination, DestinationSettings, ListStats, Member, RequestOutcome, RowResult
-from include.destinations.http import patiently, time_to_come, without_people
+from include.destinations.http import patiently, retry_after, time_to_come, without_people
 from include.errors import (
     AudienceRejected,
     AuthenticationError,
@@ -410,9 +410,11 @@ def _in_our_words(error: Any, what: str, conn_id: str) -> RekindleError:
     status = int(error.code or 0)
     details = [detail for detail in error.details or () if isinstance(detail, Mapping)]
     if status == 429:
-        return _over_quota(details, what)
+        return _over_quota(details, what, _asked(error))
     if status >= 500:
-        return TransientError(f"Google Ads has a problem of its own (HTTP {status}) while trying to {what}")
+        return TransientError(
+            f"Google Ads has a problem of its own (HTTP {status}) while trying to {what}", retry_after=_asked(error)
+        )
     reasons = {str(detail["reason"]) for detail in details if detail.get("reason")}
     violations = [item for detail in details for item in detail.get("fieldViolations") or ()]
     rows: dict[int, str] = {}
@@ -443,7 +445,13 @@ def _in_our_words(error: Any, what: str, conn_id: str) -> RekindleError:
     return _Refused(text, {} if whole or advice else rows, reasons)
 
 
-def _over_quota(details: Sequence[Mapping[str, Any]], what: str) -> TransientError:
+def _asked(error: Any) -> float | None:
+    """Seconds to wait by the header of an answer."""
+    headers = getattr(error.response, "headers", None) or {}
+    return retry_after(headers.get("Retry-After"))
+
+
+def _over_quota(details: Sequence[Mapping[str, Any]], what: str, asked: float | None) -> TransientError:
     """The quota of the day is over until midnight in California; the quota of the minute is waited for."""
     limits = " ".join(str((detail.get("metadata") or {}).get("quota_limit", "")) for detail in details)
     if "PerDay" in limits:
@@ -456,7 +464,7 @@ def _over_quota(details: Sequence[Mapping[str, Any]], what: str) -> TransientErr
     seconds_asked = [float(found[1]) for found in delays if found]
     return Throttled(
         f"Google Ads asks to slow down while trying to {what}",
-        retry_after=time_to_come(max(seconds_asked, default=0)),
+        retry_after=time_to_come(max(seconds_asked, default=0)) or asked,
     )
 
 

@@ -33,6 +33,11 @@ DURATION_MAX_DAYS = 540
 DAY = 86_400
 TOKEN_SECONDS = 3_599
 VIOLATIONS_SHOWN = 100
+NEWEST_LIST = """
+    select max(
+        8000000000,
+        coalesce((select max(id) from datamanager_lists), 0),
+        coalesce((select seq from sqlite_sequence where name = 'datamanager_lists'), 0))"""  # no id comes twice
 KNOWN_PERCENT = {"email": 62, "phone": 48, "address": 40, "mobile": 70, "user": 55}
 
 ACCOUNT_TYPES = (
@@ -276,7 +281,7 @@ class DataManager:
         call.rows = 1
         wanted.setdefault("membershipDuration", DURATION_MAX_DAYS * DAY)
         wanted.setdefault("membershipStatus", "OPEN")
-        list_id = int(self.store.value("select coalesce(max(id), 8000000000) from datamanager_lists")) + 1
+        list_id = int(self.store.value(NEWEST_LIST)) + 1
         row_values = (
             list_id, account_type, account_id, login, wanted["displayName"], orjson.dumps(wanted), call.now, call.now,
         )  # fmt: skip

@@ -66,8 +66,9 @@ create table if not exists automations (
 
 create table if not exists datamanager_tokens (token text primary key, expires_at real);
 create table if not exists datamanager_lists (
-    id integer primary key, account_type text, account_id text, login_account text, display_name text, body blob,
-    created_at real, changed_at real, is_computed integer default 0, unique (account_type, account_id, display_name));
+    id integer primary key autoincrement, account_type text, account_id text, login_account text, display_name text,
+    body blob, created_at real, changed_at real, is_computed integer default 0,
+    unique (account_type, account_id, display_name));
 create table if not exists datamanager_members (
     list_id integer, kind text, value text, added_at real, primary key (list_id, kind, value)) without rowid;
 create table if not exists datamanager_requests (

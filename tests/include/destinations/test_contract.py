@@ -15,6 +15,7 @@ import re
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import pytest
 
 import include.destinations
 from include.destinations.base import Destination, Member, destination_class
-from include.errors import AuthenticationError, NotSupported, RekindleError, TransientError
+from include.errors import AuthenticationError, ListGone, NotSupported, RekindleError, TransientError
 from include.sync.push import push_plan
 from tests.include.destinations.contract_target import BATCH, Target, contract_target
 from tests.include.destinations.running_sandbox import RunningSandbox
@@ -138,6 +139,25 @@ def test_a_list_that_is_not_there_is_an_error_that_says_so(target: Target) -> No
         assert destination.label.split()[0] in str(caught.value)
 
 
+def test_a_list_deleted_between_plan_and_push_is_not_filled_from_the_middle(target: Target) -> None:
+    people = target.side.people(4)
+    target.push("add", people[:3])
+    gone = target.list_id()
+    plan_id = target.plan("add", people[3:])
+    target.side.lose_list()
+    with pytest.raises(RekindleError, match="forget-list") as caught:
+        push_plan(target.warehouse, plan_id, target.connect)
+    assert caught.value.is_final
+    assert target.ledger(plan_id) == {}
+    assert target.side.on_list() == set()
+    destination = target.connect()
+    for verb in (destination.add, destination.remove):
+        with pytest.raises(ListGone):
+            verb(gone, people[:1])
+    with suppress(NotSupported):  # who is to be erased is, whatever became of the list
+        destination.erase(people[0].identifiers)
+
+
 # ---- rows
 
 
@@ -192,6 +212,37 @@ def test_there_is_one_answer_per_row_in_order(target: Target, place: int) -> Non
     assert len(results) == 4
 
 
+def test_a_person_who_is_in_a_batch_twice_has_two_answers(target: Target) -> None:
+    (ana, bo), bad = target.side.people(2), target.side.bad_person()
+    destination, list_id = target.connect(), target.list_id()
+    for verb, left in ((destination.add, keys([ana, bo])), (destination.remove, set())):
+        results = verb(list_id, [ana, bo, ana])
+        assert len(results) == 3
+        assert {result.status for result in results} <= {"accepted", "pending"}
+        for request_id in {result.request_id for result in results if result.request_id}:
+            while destination.outcome(request_id).status == "pending":
+                pass
+        assert target.side.on_list() == left
+    assert [result.status == "rejected" for result in destination.add(list_id, [bad, ana, bad])] == [True, False, True]
+
+
+def test_who_is_known_in_capitals_is_the_same_person(target: Target) -> None:
+    people = target.side.people(3)
+    target.side.remember_in_capitals(people)
+    target.push("add", people)
+    assert target.side.on_list() == keys(people)
+    assert target.ledger() == dict.fromkeys(keys(people), "accepted")
+    destination, list_id = target.connect(), target.list_id()
+    with suppress(NotSupported):
+        assert sorted(destination.read_back(list_id)) == sorted(keys(people))
+    target.push("remove", people[:2])
+    assert target.side.on_list() == keys(people[2:])
+    assert target.ledger("plan-2") == dict.fromkeys(keys(people[:2]), "accepted")
+    with suppress(NotSupported):
+        destination.erase(people[2].identifiers)
+        assert target.side.on_list() == set()
+
+
 def test_nothing_to_send_is_no_call(target: Target) -> None:
     assert target.push("add", []).sent == 0
     assert target.side.calls() == []
@@ -239,6 +290,17 @@ def test_too_fast_is_waited_for_as_long_as_told(target: Target, waits: list[floa
     target.push("add", people)
     assert [seconds for seconds in waits if seconds >= 1] == [TOLD, TOLD]
     assert target.side.on_list() == keys(people)
+    assert target.ledger() == dict.fromkeys(keys(people), "accepted")
+
+
+def test_too_fast_is_waited_for_until_the_time_told(target: Target, waits: list[float]) -> None:
+    people = target.side.people(2)
+    target.list_id()
+    until = datetime.now(UTC) + timedelta(seconds=90)
+    target.side.misbehave(target.side.throttled_until(until), route=target.side.write_route)
+    target.push("add", people)
+    (waited,) = [seconds for seconds in waits if seconds >= 1]
+    assert 60 < waited <= 90
     assert target.ledger() == dict.fromkeys(keys(people), "accepted")
 
 

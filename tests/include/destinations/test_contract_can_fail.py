@@ -174,7 +174,7 @@ class PutsAPersonIntoAReason(Mailchimp):
 
 
 class MakesAListEveryTime(GoogleAds):
-    def _find(self, label: str) -> str | None:
+    def _find(self, label: str) -> Any:
         return None
 
     def ensure_audience(self, label: str, description: str, fields: Sequence[str]) -> str:
@@ -187,6 +187,24 @@ class TakesAListThatIsNotThere(Mailchimp):
             return super().add(list_id, batch)
         except AudienceRejected:
             return [RowResult("rejected", "no list") for _ in batch]
+
+
+class TakesAGoneListForRefused(Mailchimp):
+    def remove(self, list_id: str, batch: Sequence[Member]) -> list[RowResult]:
+        try:
+            return super().remove(list_id, batch)
+        except AudienceRejected as error:
+            raise AudienceRejected(str(error)) from None
+
+
+class AnswersOncePerPerson(Mailchimp):
+    def remove(self, list_id: str, batch: Sequence[Member]) -> list[RowResult]:
+        return super().remove(list_id, list({member.member_key: member for member in batch}.values()))
+
+
+class ReadsBackAsWritten(Mailchimp):
+    def read_back(self, list_id: str) -> Iterator[str]:
+        yield from (address.upper() for address in super().read_back(list_id))
 
 
 class HearsNoOptOuts(Mailchimp):
@@ -241,6 +259,14 @@ BROKEN: list[tuple[type[Destination], Check, dict[str, Any]]] = [
     (PutsAPersonIntoAReason, contract.test_no_log_no_error_and_no_ledger_reason_holds_a_person_or_a_secret, {}),
     (MakesAListEveryTime, contract.test_a_list_is_made_once, {}),
     (TakesAListThatIsNotThere, contract.test_a_list_that_is_not_there_is_an_error_that_says_so, {}),
+    (
+        TakesAGoneListForRefused,
+        contract.test_a_list_deleted_between_plan_and_push_is_not_filled_from_the_middle,
+        {},
+    ),
+    (AnswersOncePerPerson, contract.test_a_person_who_is_in_a_batch_twice_has_two_answers, {}),
+    (ReadsBackAsWritten, contract.test_who_is_known_in_capitals_is_the_same_person, {}),
+    (DoesNotWaitAsTold, contract.test_too_fast_is_waited_for_until_the_time_told, {}),
     (HearsNoOptOuts, contract.test_who_said_no_at_the_tool_is_read_there, {}),
     (ReadsBackAPage, contract.test_the_list_can_be_read_back, {}),
     (ErasesNobody, contract.test_who_is_erased_is_gone_and_stays_away, {}),

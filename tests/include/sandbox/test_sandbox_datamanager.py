@@ -594,3 +594,4 @@ def test_the_official_client_makes_fills_and_empties_a_list(running: str) -> Non
     lists.delete_user_list(name=made.name)
     with pytest.raises(exceptions.NotFound):
         lists.get_user_list(name=made.name)
+    assert lists.create_user_list(parent=parent, user_list=wanted).id > made.id

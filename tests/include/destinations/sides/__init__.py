@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import datetime
+from email.utils import format_datetime
 from typing import Any, ClassVar
 
 import pytest
@@ -54,6 +57,14 @@ class BaseSide(ABC):
         """Let one person say no at the tool in each way it knows, and return them; [] where it keeps no consent."""
 
     @abstractmethod
+    def remember_in_capitals(self, members: Sequence[Member]) -> None:
+        """Let the tool know these people already, in capitals; nothing where it keeps no addresses."""
+
+    @abstractmethod
+    def lose_list(self, label: str = LABEL) -> None:
+        """Delete a list, as a person does at the tool."""
+
+    @abstractmethod
     def statuses(self) -> dict[str, str]:
         """What the platform holds of everybody's consent, by member key; {} where it keeps none."""
 
@@ -88,6 +99,10 @@ class BaseSide(ABC):
     @abstractmethod
     def throttled(self) -> dict[str, Any]:
         """A fault: too fast, come back in `TOLD` seconds, in the vendor's words."""
+
+    def throttled_until(self, moment: datetime) -> dict[str, Any]:
+        """A fault: too fast, come back at that time, said as an HTTP date."""
+        return {**self.throttled, "headers": {"Retry-After": format_datetime(moment, usegmt=True)}}
 
     @abstractmethod
     def refusing(self, member: Member) -> dict[str, Any]:

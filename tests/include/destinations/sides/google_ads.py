@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
+from email.utils import format_datetime
 from typing import Any
 
 from include.connections import Connection
@@ -38,6 +41,12 @@ class Side(BaseSide):
     def say_no(self) -> list[Member]:
         return []  # consent is kept by the shop; Google holds hashes only
 
+    def remember_in_capitals(self, members: Sequence[Member]) -> None:
+        pass  # it holds hashes only, and tells none
+
+    def lose_list(self, label: str = LABEL) -> None:
+        self.sandbox.app.store.run("delete from datamanager_lists where display_name = ?", label)
+
     def statuses(self) -> dict[str, str]:
         return {}
 
@@ -66,15 +75,20 @@ class Side(BaseSide):
     @property
     def throttled(self) -> dict[str, Any]:
         retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{TOLD:.0f}s"}
-        quota = {
-            "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "RESOURCE_EXHAUSTED",
-            "domain": "datamanager.googleapis.com",
-            "metadata": {"quota_limit": "IngestionMutateRequestsPerMinutePerProject"},
-        }  # fmt: skip
-        return _error(429, "RESOURCE_EXHAUSTED", "Quota exceeded.", quota, retry)
+        return _error(429, "RESOURCE_EXHAUSTED", "Quota exceeded.", _QUOTA, retry)
+
+    def throttled_until(self, moment: datetime) -> dict[str, Any]:
+        fault = _error(429, "RESOURCE_EXHAUSTED", "Quota exceeded.", _QUOTA)
+        return {**fault, "headers": {"Retry-After": format_datetime(moment, usegmt=True)}}
 
     def refusing(self, member: Member) -> dict[str, Any]:
         return _error(400, "INVALID_ARGUMENT", f"There was a problem with {member.member_key}.")
+
+
+_QUOTA = {
+    "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "RESOURCE_EXHAUSTED",
+    "domain": "datamanager.googleapis.com", "metadata": {"quota_limit": "IngestionMutateRequestsPerMinutePerProject"},
+}  # fmt: skip
 
 
 def person(email_hash: str) -> Member:

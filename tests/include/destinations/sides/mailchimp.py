@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from include.connections import Connection
@@ -41,6 +42,13 @@ class Side(BaseSide):
         self.sandbox.control("mailchimp", {"members": members})
         self.sandbox.control("mailchimp", {"actions": actions})
         return [person(address) for address in people.values()]
+
+    def remember_in_capitals(self, members: Sequence[Member]) -> None:
+        known = [{"list_id": LIST, "email_address": one.member_key.upper()} for one in members]
+        self.sandbox.control("mailchimp", {"members": known})
+
+    def lose_list(self, label: str = LABEL) -> None:
+        self.sandbox.app.store.run("delete from mailchimp_segments where name = ?", label)
 
     def statuses(self) -> dict[str, str]:
         rows = self.sandbox.app.store.all("select email, status from mailchimp_members")
