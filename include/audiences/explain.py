@@ -234,27 +234,16 @@ class _Questions:
 
     def _merges(self, profile_id: str) -> tuple[str, list[str]]:
         """The profile that has this one's identifiers now, and every name that went into it."""
-        seen: list[str] = []
-        into = profile_id
-        while into not in seen:
-            seen.append(into)
-            row = self.rows(
-                "select into_profile_id from core.profile_merges where profile_id = :profile_id "
-                "order by merged_at desc limit 1",
-                profile_id=into,
-            )
-            alive = self.rows("select profile_id from core.profiles where profile_id = :profile_id", profile_id=into)
-            if row and not alive:
-                into = str(row[0]["into_profile_id"])
-        merged: list[str] = []
-        wave = [into]
-        while wave:
-            found = self.rows(
-                "select distinct profile_id from core.profile_merges where into_profile_id in (:names)", names=wave
-            )
-            wave = sorted({str(row["profile_id"]) for row in found} - {into, *merged})
-            merged += wave
-        return into, merged
+        if not self.has("core.profile_merges"):
+            return profile_id, []
+        row = self.rows(
+            "select into_profile_id from core.profile_merges where profile_id = :profile_id", profile_id=profile_id
+        )
+        into = str(row[0]["into_profile_id"]) if row else profile_id
+        merged = self.rows(
+            "select profile_id from core.profile_merges where into_profile_id = :into order by profile_id", into=into
+        )
+        return into, [str(one["profile_id"]) for one in merged]
 
     def segment_row(self, audience: Audience, person: Person) -> tuple[dict[str, str], datetime | None]:
         table = f"segments.{audience.name}"

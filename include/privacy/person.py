@@ -206,17 +206,15 @@ def _profiles(
                 listed=listed,
             )
         )
-    while "profile_id" in present.get("core.profile_merges", {}):
-        older = _values(
+        # A name that lives again is somebody else's: she was once taken for her.
+        profiles |= _values(
             warehouse.read(
-                "select profile_id as value from core.profile_merges where into_profile_id in (:profiles)",
+                "select profile_id as value from core.former_names where node in (:listed) "
+                "and profile_id not in (select profile_id from core.identifiers where profile_id is not null)",
                 connection=session,
-                profiles=sorted(profiles),
+                listed=listed,
             )
         )
-        if older <= profiles:
-            break
-        profiles |= older
     return profiles
 
 

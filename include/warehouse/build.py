@@ -198,7 +198,7 @@ def _rebuild_identifiers(
 ) -> int:
     """All identities anew; profiles that went into others leave a trail."""
     before = warehouse.columns("core.identifiers", connection=session)
-    if not before or "node" not in before or warehouse.columns("core.profile_merges", connection=session) is None:
+    if not before or "node" not in before or warehouse.columns("core.former_names", connection=session) is None:
         return rebuild()
     old = "core.identifiers__old"
     _run(session, f"drop table if exists {old}")

@@ -740,11 +740,13 @@ def touched_part(
 
 
 def leave_trail(old: str, now: str) -> str:
-    """The statement that notes which profiles are gone and where their identifiers went, as of `:as_of`."""
+    """The statement that notes which names are gone, each with an identifier it had, as of `:as_of`."""
     return (
-        "insert into core.profile_merges (profile_id, into_profile_id, merged_at) "
-        "select distinct was.profile_id, became.profile_id, :as_of "
+        "insert into core.former_names (profile_id, node, gone_at) "
+        "select was.profile_id, was.node, :as_of as gone_at "
         f"from {old} as was inner join ({now}) as became on was.node = became.node "
         f"left join (select distinct profile_id from ({now}) as names) as living on was.profile_id = living.profile_id "
-        "where was.profile_id is not null and became.profile_id is not null and living.profile_id is null"
+        "where was.profile_id is not null and became.profile_id is not null and living.profile_id is null "
+        "qualify row_number() over (partition by was.profile_id "
+        "order by case when was.profile_id = 'p_' || md5(was.node) then 0 else 1 end, was.node) = 1"
     )

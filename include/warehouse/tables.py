@@ -492,11 +492,11 @@ _table(
     """,
 )
 _table(
-    "core.profile_merges",
+    "core.former_names",
     """
-    profile_id text     the name that is gone
-    into_profile_id text  the profile that has its identifiers now
-    merged_at timestamp as_of of the build that joined them
+    profile_id text     a name that no profile had any more after a build
+    node text           an identifier it had, the one it was named after where that is still somebody's
+    gone_at timestamp   as_of of that build
     """,
 )
 _table("core.touched_records", "record text  what its identifiers have in common\nnode text")

@@ -51,6 +51,7 @@ FILL = """
         from core.profiles, (values ('email'), ('ads')) as channels(channel);
     create table core.suppressions (profile_id text, channel text, reason text);
     create table core.engagement (profile_id text, channel text, type text, occurred_at timestamp);
+    create table core.profile_merges (profile_id text, into_profile_id text, merged_at timestamp);
     create table core.profile_activity (profile_id text, last_order_at timestamp);
     create table staging.contact_identifiers (source text, contact_id text, kind text, value text, is_current boolean)
 """

@@ -10,8 +10,8 @@ another order than they begin, or begin in the same second, as those of two sour
 others a transaction for each model, as Airflow's tasks are.
 
 Left out of the comparison are only what says when a row was loaded (`loaded_at`, and the tables that the view
-staging.events is made of), tables that hold what the last build worked on, and islands, which never fall apart between
-full builds.
+staging.events is made of), tables that hold what the last build worked on, islands, which never fall apart between
+full builds, and core.profile_merges, which tells of earlier builds: it must say what all names that ever went tell.
 
 An example is a town; one to ten of them share a warehouse, because a build costs the same for all. REKINDLE_EXAMPLES
 and HYPOTHESIS_PROFILE say how many are tried (tests/conftest.py); `make soak` is the long run.
@@ -36,7 +36,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from include.settings import ROOT, get_settings
-from include.warehouse.build import build_model, build_segment, build_tables, setting_params
+from include.warehouse.build import build_model, build_segment, build_tables, run_model, setting_params
 from include.warehouse.builds import begin_build, finish_build
 from include.warehouse.engine import Warehouse
 from include.warehouse.models import build_order, load_models
@@ -46,6 +46,7 @@ from tests.sql.histories import AS_OF, Delivery, History, Row, histories
 LEFT_OUT = {"loaded_at"}
 # What staging.events is made of says how often and when a row came; the view itself is compared.
 PARTS_OF_EVENTS = {f"staging.{name}" for name in ("event_keys", "event_loads", "mended_keys", "mended_events")}
+MERGES = "core.profile_merges"
 TOWNS = 5.5  # in a history, on average
 SEGMENTS = ("cart_abandoners", "lapsed_subscribers", "non_converting_visitors")
 EXAMPLES = settings().max_examples
@@ -63,7 +64,7 @@ def kept_tables() -> list[str]:
         for name, model in load_models().items()
         if model.schema in ("staging", "core")
         and model.materialized != "work"
-        and name not in {"core.islands", *PARTS_OF_EVENTS}
+        and name not in {"core.islands", MERGES, *PARTS_OF_EVENTS}
     ]
 
 
@@ -145,6 +146,13 @@ class Teller:
                 found[name] = Counter(tuple(row[number] for number in kept) for row in result)
         return found
 
+    def merges(self, as_of: datetime) -> tuple[Counter[tuple[Any, ...]], Counter[tuple[Any, ...]]]:
+        """Which names went where: as the builds left it, and as all names that ever went tell."""
+        with self.warehouse.session() as session:
+            kept = Counter(map(tuple, session.exec_driver_sql(f"select * from {MERGES}")))
+            run_model(self.warehouse, session, load_models()[MERGES], {**setting_params(), "as_of": as_of})
+            return kept, Counter(map(tuple, session.exec_driver_sql(f"select * from {MERGES}")))
+
     def close(self) -> None:
         self.warehouse.close()
         self.warehouse._anchor.close()
@@ -188,6 +196,8 @@ def holds(history: History, seen: Seen) -> None:
         killed = in_pieces(history, pieces)
         as_a_whole(history, whole)
         found, expected = (teller.tables(history.clocks[-1]) for teller in (pieces, whole))
+        kept, told = pieces.merges(history.clocks[-1])
+        found, expected = found | {MERGES: kept}, expected | {MERGES: told}
         seen.killed += killed
         seen.tables |= {name for name, rows in expected.items() if rows}
         for table in ("core.identifiers", "core.carts"):

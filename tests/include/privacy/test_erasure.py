@@ -307,6 +307,28 @@ def test_any_identifier_leads_to_all_of_her(small_shop: Shop) -> None:
     )
 
 
+def test_somebody_once_taken_for_her_is_not_erased(small_shop: Shop) -> None:
+    """A contact that had her address for a day went into her profile, and is a person of his own again."""
+    small_shop.sync()
+    names = small_shop.warehouse.read("select profile_id from core.identifiers where identifier_value = 'hubspot:c-bo'")
+    for email in ("anabel@shop.example", "bo@shop.example"):
+        small_shop.as_of += timedelta(hours=3)
+        small_shop.insert(
+            "raw.contacts", contact_id="c-bo", email=email, created_at=AS_OF - timedelta(days=2),
+            updated_at=small_shop.as_of - timedelta(hours=2),
+        )  # fmt: skip
+        small_shop.build()
+    assert names == small_shop.warehouse.read(
+        "select profile_id from core.identifiers where identifier_value = 'hubspot:c-bo'"
+    )
+    request_id = request_erasure(small_shop.warehouse, *BY[0])
+    with small_shop.warehouse.session() as session:
+        assert gather(small_shop.warehouse, session, request_id) == "found"
+    found = keys(small_shop.warehouse, request_id)
+    assert ("email", "anabel@shop.example") in found
+    assert {("profile", names[0]["profile_id"]), ("sent", "bo@shop.example")} & found == set()
+
+
 def test_killed_at_every_step_the_next_run_goes_on(small_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     small_shop.sync()
     tokens = small_shop.tokens()

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy
 
 from include.settings import get_settings
-from include.warehouse.build import build_model, build_tables
+from include.warehouse.build import build_model, build_tables, run_model, setting_params
 from include.warehouse.engine import Warehouse
 from include.warehouse.incremental import Update
 from include.warehouse.models import load_models
@@ -199,6 +199,84 @@ def test_a_refresh_leaves_the_trail_too(built: Warehouse) -> None:
     build_tables(built, AS_OF, full_refresh=True)
     assert was_full(built)
     assert built.read("select profile_id from core.profile_merges") == [{"profile_id": anonymous}]
+
+
+def merges(warehouse: Warehouse) -> dict[str, str]:
+    """Which name went where; the same, whether it was kept up by builds or read from all there ever was."""
+    rows = warehouse.read("select * from core.profile_merges order by profile_id, node")
+    with warehouse.session() as session:
+        run_model(warehouse, session, load_models()["core.profile_merges"], {**setting_params(), "as_of": AS_OF})
+    assert warehouse.read("select * from core.profile_merges order by profile_id, node") == rows
+    found = {str(row["profile_id"]): str(row["into_profile_id"]) for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+@pytest.mark.parametrize("full_refresh", [False, True])
+def test_a_profile_that_comes_back_leaves_no_trail(built: Warehouse, full_refresh: bool) -> None:
+    """A contact was given somebody else's address for a while; her earlier names come back with her."""
+
+    def contact(number: str, email: str, loaded: int) -> None:
+        at = FIRST + timedelta(minutes=loaded)
+        row = {"source": "crm", "contact_id": number, "email": email, "updated_at": at, "loaded_at": at}
+        built.insert("raw.contacts", [{**row, "created_at": datetime(2025, 1, int(number))}])
+
+    def build() -> None:
+        build_tables(built, AS_OF, full_refresh=full_refresh)
+
+    browser = profile_of(built, "5:b")
+    contact("1", "ana@x.example", 1)
+    contact("2", "ben@x.example", 1)
+    built.insert("raw.events", [event("b2", "b", hours_ago=1, loaded=1, email="ben@x.example")])
+    build()
+    ana, ben = profile_of(built, "1:crm:1"), profile_of(built, "1:crm:2")
+    assert merges(built) == {browser: ben}
+    contact("2", "ana@x.example", 2)
+    build()
+    assert profile_of(built, "1:crm:2") == ana
+    assert merges(built)[ben] == ana
+    contact("2", "ben@x.example", 3)
+    build()
+    assert profile_of(built, "1:crm:2") == ben != ana
+    assert merges(built)[browser] == ben
+    assert ben not in merges(built)
+
+
+@pytest.mark.parametrize("full_refresh", [False, True])
+def test_a_browser_that_turns_out_to_be_shared_leaves_no_trail(built: Warehouse, full_refresh: bool) -> None:
+    own = profile_of(built, "5:a")
+    for number, login in enumerate(("ana", "bob"), 2):
+        built.insert("raw.events", [event(f"a{number}", "a", hours_ago=1, loaded=number, user_id=login)])
+        build_tables(built, AS_OF, full_refresh=full_refresh)
+        assert merges(built) == ({own: profile_of(built, "2:ana")} if login == "ana" else {})
+    assert profile_of(built, "5:a") == own
+
+
+@pytest.mark.parametrize("full_refresh", [False, True])
+def test_names_that_go_from_one_to_the_next_end_at_the_living(built: Warehouse, full_refresh: bool) -> None:
+    """Contacts 1 and 2 become one by turns of 1, 2 and 3: no circle, and nobody on the way."""
+
+    def merged(number: str, others: tuple[str, ...], loaded: int, email: str) -> None:
+        at = FIRST + timedelta(minutes=loaded)
+        row = {"source": "crm", "contact_id": number, "loaded_at": at}
+        built.insert(
+            "raw.contacts", [{**row, "email": email, "created_at": datetime(2025, 1, int(number)), "updated_at": at}]
+        )
+        built.insert(
+            "raw.contact_identifiers", [{**row, "kind": "merged_contact_id", "value": other} for other in others]
+        )
+
+    for number in "321":
+        merged(number, (), 1, f"c{number}@x.example")
+    build_tables(built, AS_OF, full_refresh=full_refresh)
+    names = {number: profile_of(built, f"1:crm:{number}") for number in "123"}
+    assert len(set(names.values())) == 3
+    merged("2", ("3",), 2, "c2@x.example")
+    build_tables(built, AS_OF, full_refresh=full_refresh)
+    assert merges(built) == {names["3"]: names["2"]}
+    merged("1", ("2",), 3, "c1@x.example")
+    build_tables(built, AS_OF, full_refresh=full_refresh)
+    assert merges(built) == {names["3"]: names["1"], names["2"]: names["1"]}
 
 
 def test_a_load_that_was_overtaken_by_another_source_is_not_forgotten(built: Warehouse) -> None:
