@@ -3,14 +3,46 @@
 -- materialized: work
 -- Inputs: core.identifier_links, core.account_components.
 -- Rules: strong identifiers join profiles (1). An e-mail that would join more than :quarantine_above profiles is
--- quarantined first (3): `joins` counts the people it was seen with by CRM id or login, and the browsers it was seen on
--- that carry no CRM id or login. A quarantined e-mail has no component. Method as in core.account_components.
+-- quarantined first (3): `joins` counts the people it was seen with by CRM id or login, the browsers it was seen on
+-- that carry no CRM id or login, and the other e-mails of its orders (one that is known by CRM id or login as that
+-- person). A quarantined e-mail has no component. Method as in core.account_components.
 with recursive known_browsers as (
     select distinct node_b as node
     from core.identifier_links
     where
         node_a < '3'
         and node_b like '5:%'
+),
+
+-- Two e-mails meet on the records of one order.
+email_meetings as (
+    select
+        node_a as email_node,
+        node_b as other_node
+    from core.identifier_links
+    where
+        node_a like '3:%'
+        and node_b like '3:%'
+    union all
+    select
+        node_b as email_node,
+        node_a as other_node
+    from core.identifier_links
+    where
+        node_a like '3:%'
+        and node_b like '3:%'
+),
+
+known_others as (
+    select
+        email_meetings.other_node,
+        min(accounts.component) as component
+    from email_meetings
+    inner join core.identifier_links as links
+        on email_meetings.other_node = links.node_b
+    inner join core.account_components as accounts
+        on links.node_a = accounts.node
+    group by email_meetings.other_node
 ),
 
 email_partners as (
@@ -32,6 +64,13 @@ email_partners as (
         links.node_a like '3:%'
         and links.node_b like '5:%'
         and known_browsers.node is null
+    union all
+    select
+        email_meetings.email_node,
+        coalesce(known_others.component, email_meetings.other_node) as partner
+    from email_meetings
+    left join known_others
+        on email_meetings.other_node = known_others.other_node
 ),
 
 email_joins as (
