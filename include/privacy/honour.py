@@ -19,7 +19,7 @@ from include.destinations.base import get_destination
 from include.destinations.http import utc_now
 from include.privacy.lists import Farewell, take_off
 from include.privacy.person import block, gather, gather_imported_again, run
-from include.privacy.purge import delete_rows, keep_opt_outs
+from include.privacy.purge import delete_rows, keep_opt_outs, strike_out
 from include.privacy.requests import collect_requests, open_requests
 from include.settings import get_settings
 from include.sync.leave import Connect
@@ -126,6 +126,7 @@ def _finish(warehouse: Warehouse, requests: list[dict[str, Any]]) -> None:
     with warehouse.session() as session:
         keep_opt_outs(warehouse, session, ids)
         delete_rows(warehouse, session, ids, ledger=True)
+        strike_out(warehouse, session, ids)
     for request in requests:
         _receipt(warehouse, request, "request", Farewell("done"))
     _forget_keys(warehouse, ids)

@@ -47,6 +47,17 @@ _EVER_SENT = """
     inner join sync.erasure_keys as keys on ledger.profile_id = keys.value
     where keys.kind = 'profile' and ledger.list_id is not null and keys.request_id in (:requests)
 """
+# An address may have been somebody else's for a time, who was sent with it beside an identifier of his own.
+_SENT_WITH_OTHERS = """
+    select distinct keys.request_id, keys.value as member_key, ledger.audience, ledger.destination, ledger.list_id,
+        ledger.identifiers
+    from sync.ledger as ledger
+    inner join sync.erasure_keys as keys on ledger.identifiers like '%"' || keys.value || '"%'
+    left join sync.erasure_keys as hers
+        on ledger.member_key = hers.value and keys.request_id = hers.request_id and hers.kind = 'sent'
+    where keys.kind = 'sent' and ledger.list_id is not null and keys.request_id in (:requests)
+        and ledger.identifiers like '%,"%' and hers.value is null
+"""
 _ANSWERS = """
     select plan_id, member_key, status
     from sync.ledger
@@ -105,6 +116,16 @@ def _ever_sent(warehouse: Warehouse, request_ids: Sequence[str]) -> dict[str, li
         for kind, values in sent.items():
             held[kind] = sorted({*held.get(kind, []), *values})
         one.profiles[key] = str(row["profile_id"] or "")
+    for row in warehouse.read(_SENT_WITH_OTHERS, requests=list(request_ids)):
+        key = str(row["member_key"])
+        for kind, values in json.loads(row["identifiers"]).items():
+            if key in values:
+                one = found[row["destination"]].setdefault(
+                    (row["audience"], row["list_id"]), _List(row["audience"], row["list_id"])
+                )
+                held = one.people[row["request_id"]].setdefault(key, {})
+                held[kind] = sorted({*held.get(kind, []), key})
+                one.profiles.setdefault(key, "")
     return {name: list(lists.values()) for name, lists in found.items()}
 
 

@@ -7,6 +7,7 @@ the tables that hold rows of hers are written anew without them.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -75,6 +76,30 @@ def delete_rows(warehouse: Warehouse, session: Connection, request_ids: Sequence
     return deleted
 
 
+def strike_out(warehouse: Warehouse, session: Connection, request_ids: Sequence[str]) -> None:
+    """Take identifiers of hers out of what the ledger says of others, who were sent with them for a time."""
+    keys = _Keys(request_ids)
+    condition = f"identifiers like '%,\"%' and {keys.in_identifiers}"
+    hers = {
+        str(row["value"])
+        for row in warehouse.read(
+            f"select distinct value from sync.erasure_keys where kind = 'sent' and {keys.requests}", connection=session
+        )
+    }
+    mended = []
+    for row in warehouse.read(f"select * from sync.ledger where {condition}", connection=session):
+        sent = json.loads(row["identifiers"])
+        left = {kind: [value for value in values if value not in hers] for kind, values in sent.items()}
+        if left != sent:
+            kept = {kind: values for kind, values in left.items() if values}
+            mended.append({**row, "identifiers": json.dumps(kept, ensure_ascii=False, separators=(",", ":"))})
+    if not mended:
+        return
+    warehouse.insert("sync.ledger", mended, connection=session)  # first: where there are no transactions, none is lost
+    numbers = ", ".join(str(row["sequence"]) for row in mended)
+    _delete(warehouse, session, "sync.ledger", f"coalesce(sequence in ({numbers}) and {condition}, false)")
+
+
 def keep_opt_outs(warehouse: Warehouse, session: Connection, request_ids: Sequence[str]) -> None:
     """Leave a hash of what she refused: an opt-out outlives an erasure, until the tool that told it says otherwise."""
     keys = _Keys(request_ids)
@@ -139,6 +164,8 @@ class _Keys:
                 if "source" in texts:
                     ids = f"{kind_column} in ('contact_id', 'merged_contact_id')"
                     tests.append(f"({ids} and {of_source('contact', value_column)})")
+        if "identifiers" in texts and table not in LEDGER:
+            tests.append(self.in_identifiers)
         tests += [self.mentions(name, "'%' || lower(keys.value) || '%'") for name in _TEXTS if name in texts]
         if "session_key" in texts and "visitor_id" not in texts:
             tests.append(self.mentions("session_key", "lower(keys.value) || '.%'", "'visitor_id'", 1))
@@ -150,6 +177,11 @@ class _Keys:
         if "profile_id" in texts and schema in ("core", "segments"):
             tests.append(self.among("profile_id", "shared_profile"))
         return " or ".join(tests) if tests else None
+
+    @property
+    def in_identifiers(self) -> str:
+        """Whether what was or will be sent of somebody has an identifier of hers in it; a little more at times."""
+        return self.mentions("identifiers", "'%\"' || lower(keys.value) || '\"%'", "'sent'", 1)
 
     def among(self, value: str, kind: str) -> str:
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -377,6 +378,48 @@ def test_a_destination_that_is_down_leaves_the_request_open(small_shop: Shop) ->
     assert small_shop.honour().done == 1
     assert not small_shop.google.on_list() & set(HASHES)
     assert small_shop.receipts() == DONE
+
+
+def test_what_somebody_else_was_sent_with_for_a_time_goes_too(shop: Shop) -> None:
+    """Bo had her old address once: he was sent with it, and a stored plan would send him with it again."""
+    assert shop.sync() == 4
+    key, hers = google_email_sha256("bo@shop.example"), HASHES[1]
+    row = shop.warehouse.read("select * from sync.ledger where member_key = :k and status = 'accepted'", k=key)[0]
+    own = json.loads(row["identifiers"])
+    sent = json.dumps({**own, "google_email_sha256": sorted([key, hers])}, separators=(",", ":"))
+    shop.warehouse.insert(
+        "sync.ledger", [{**row, "sequence": row["sequence"] - 1, "plan_id": "earlier", "identifiers": sent}]
+    )
+    planned = {name: row[name] for name in ("action", "profile_id", "member_key", "payload_hash")}
+    shop.warehouse.insert("sync.plan_rows", [{**planned, "plan_id": "waits", "row_number": 1, "identifiers": sent}])
+    request_erasure(shop.warehouse, "email", "anabel@shop.example")
+    assert shop.honour().done == 1
+    for table in ("sync.ledger", "sync.plan_rows"):
+        left = shop.warehouse.read(f"select plan_id, identifiers from {table} where member_key = :k", k=key)
+        assert not any(hers in one["identifiers"] for one in left), table
+        assert ("earlier" in {one["plan_id"] for one in left}) is (table == "sync.ledger")
+    (kept,) = shop.warehouse.read("select * from sync.ledger where plan_id = 'earlier'")
+    assert json.loads(kept["identifiers"]) == own
+    assert hers not in shop.google.on_list()
+    assert key in shop.google.on_list()
+    assert shop.sync() == 0
+
+
+def test_an_address_that_only_somebody_else_was_sent_with_is_taken_off(small_shop: Shop) -> None:
+    small_shop.sync()
+    new, key = google_email_sha256("new.anabel@shop.example"), google_email_sha256("bo@shop.example")
+    small_shop.as_of += timedelta(hours=3)
+    small_shop.insert("raw.contact_identifiers", contact_id="c-anabel", kind="email", value="new.anabel@shop.example")
+    small_shop.build()
+    row = small_shop.warehouse.read("select * from sync.ledger where member_key = :k limit 1", k=key)[0]
+    sent = json.dumps({"google_email_sha256": sorted([key, new])}, separators=(",", ":"))
+    small_shop.warehouse.insert(
+        "sync.ledger", [{**row, "sequence": row["sequence"] - 1, "plan_id": "earlier", "identifiers": sent}]
+    )
+    next(iter(small_shop.google.members.values())).add(new)
+    request_erasure(small_shop.warehouse, "email", "anabel@shop.example")
+    assert small_shop.honour().done == 1
+    assert new not in small_shop.google.on_list()
 
 
 def test_a_list_that_is_gone_does_not_hold_an_erasure_up(small_shop: Shop) -> None:
