@@ -18,7 +18,7 @@ from include.audiences.schema import Guard
 from include.destinations.http import utc_now
 from include.errors import ConfigurationError
 from include.settings import get_settings
-from include.sync.guard import is_same, read_reasons
+from include.sync.guard import Numbers, is_same, judge, read_reasons
 from include.sync.ledger import read_plan
 
 if TYPE_CHECKING:
@@ -138,8 +138,9 @@ def ask(warehouse: Warehouse, plan_id: str) -> Question:
         "",
         f"**{REJECT}**: nothing is sent; the list stays as it is, and the same is not asked again.",
         "",
-        f"**{NEW_BOUND}**: fill in `max_add` and `max_remove`, in percent of the list; a plan within them is sent "
-        "once.",
+        f"**{NEW_BOUND}**: fill in `max_add` and `max_remove`, in percent of the list (one left empty is as in the "
+        f"file). If all that this plan adds and removes is within them, or at most {audience.guard.small_change} "
+        "people, it is sent, whatever else is named above; if not, a new one is made and judged by them, once.",
         "",
         f"Without an answer within {get_settings().approval_timeout} nothing is sent, and the next plan asks again. "
         f"Owner: {audience.owner}. Plan `{plan_id}`, as of {_minute(plan['as_of'])} UTC; all of it: "
@@ -169,17 +170,16 @@ def record_answer(
                 f"plan {plan_id}: '{NEW_BOUND}' was chosen without a number; nothing is sent. Clear the task "
                 "`question` to be asked again, and fill in max_add or max_remove"
             )
-        bounds = {"adds": max_add, "removes": max_remove}
-        beyond = [
-            reason
-            for reason in read_reasons(plan["reasons"])
-            if reason.kind in bounds and reason.people > (bounds[reason.kind] or 0.0) * reason.of
-        ]
+        guard = load_audiences().audience(str(plan["audience"])).guard
+        beyond = _beyond(plan, _with_bounds(guard, max_add, max_remove))
         decision = "new_bound" if beyond else "approved"
     else:
         decision = {APPROVE: "approved", REJECT: "rejected"}.get(option or "", "unanswered")
         max_add = max_remove = None
     _append(warehouse, plan, decision, by=by, max_add=max_add, max_remove=max_remove)
+    others = [reason.text for reason in read_reasons(plan["reasons"]) if reason.kind not in ("adds", "removes")]
+    if option == NEW_BOUND and decision == "approved" and others:
+        log.warning("%s: plan %s: approved with it: %s", _name(plan), plan_id, "; ".join(others))
     said = {
         "approved": f"approved by {by}: it is sent as it is, if it is still valid",
         "new_bound": f"beyond the new bound that {by} approved: the target is planned anew within it",
@@ -190,16 +190,33 @@ def record_answer(
     return Answer(plan_id, str(plan["audience"]), str(plan["destination"]), decision)
 
 
+def _with_bounds(guard: Guard, max_add: float | None, max_remove: float | None) -> Guard:
+    """The guard with the bounds that a human named, wider or tighter."""
+    named = {"max_add": max_add, "max_remove": max_remove}
+    return guard.model_copy(update={name: share for name, share in named.items() if share is not None})
+
+
+def _beyond(plan: dict[str, Any], guard: Guard) -> bool:
+    """Whether a stored plan adds or removes more people than the guard's shares of its list."""
+    of = [reason.of for reason in read_reasons(plan["reasons"]) if reason.kind in ("adds", "removes")]
+    numbers = Numbers(
+        matched=plan["matched"],
+        present=plan["present"],
+        adds=plan["adds"],
+        removes=plan["removes"],
+        waiting=plan["adds"] + plan["removes"],
+        members_before=max(of, default=0),
+    )
+    return bool(judge(numbers, guard.model_copy(update={"min_size": 0})))
+
+
 def approved_guard(warehouse: Warehouse, plan_id: str, guard: Guard) -> Guard | None:
     """The bounds that hold once for a plan made in the place of an approved one; None where it was not approved."""
     plan = read_plan(warehouse, plan_id)
     last = _last_word(warehouse, plan, of_plan=True)
     if last is None or last["decision"] not in ("approved", "new_bound"):
         return None
-    wider = {
-        name: max(last[name], getattr(guard, name)) for name in ("max_add", "max_remove") if last[name] is not None
-    }
-    return guard.model_copy(update=wider)
+    return _with_bounds(guard, last["max_add"], last["max_remove"])
 
 
 def last_decision(warehouse: Warehouse, plan_id: str) -> str | None:

@@ -172,6 +172,30 @@ def test_a_new_bound_holds_once(warehouse: Warehouse, bound: float, decision: st
     assert (guard.max_add, guard.max_remove) == (bound, 0.3)
 
 
+@pytest.mark.parametrize(
+    ("removes", "decision"), [pytest.param(290, "new_bound", id="beyond"), pytest.param(51, "approved", id="within")]
+)
+def test_a_bound_also_holds_for_what_was_not_suspicious(
+    warehouse: Warehouse, caplog: pytest.LogCaptureFixture, removes: int, decision: str
+) -> None:
+    adds = {"kind": "adds", "people": 900, "of": 1000, "text": "900 people would come in"}
+    gate = {"kind": "quality_gate", "people": 1, "of": 1, "text": "the quality gate failed: 3 rows have no time"}
+    stopped(warehouse, "plan-1", removes=removes, reasons=json.dumps([adds, gate]))
+
+    assert record_answer(warehouse, "plan-1", NEW_BOUND, by="ines", max_add=0.95, max_remove=0.06).decision == decision
+    assert ("approved with it: the quality gate failed" in caplog.text) is (decision == "approved")
+
+
+def test_a_human_may_tighten_a_bound(warehouse: Warehouse) -> None:
+    stopped(warehouse, "plan-1", removes=290)
+    record_answer(warehouse, "plan-1", NEW_BOUND, by="ines", max_add=0.1, max_remove=0.05)
+
+    guard = approved_guard(warehouse, "plan-1", Guard())
+    assert guard is not None
+    assert (guard.max_add, guard.max_remove) == (0.1, 0.05)
+    assert what_may_go(warehouse, "plan-1") is None
+
+
 def test_a_new_bound_needs_a_number(warehouse: Warehouse) -> None:
     stopped(warehouse, "plan-1")
     with pytest.raises(ConfigurationError, match="was chosen without a number; nothing is sent"):
