@@ -75,7 +75,7 @@ def branch(name: str, to: str, platform: type[Destination]) -> None:
                 raise AirflowSkipException("the plan is for another destination")
             return taken
 
-        @task(pool=to)
+        @task(pool=to, pool_slots=platform.connections)  # a slot is a call at a time
         def push(plan_id: str) -> str:
             from airflow.sdk.exceptions import AirflowSkipException
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import yaml
 
+from include.destinations.base import destination_class
+from include.sandbox.demo import POOLS
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -46,6 +49,17 @@ def test_every_pool_a_task_asks_for_is_created_by_compose() -> None:
         if path.stem not in {"__init__", "base", "http"}
     }
     assert created == {"warehouse"} | destinations
+
+
+def test_no_pool_lets_more_calls_through_than_an_account_takes() -> None:
+    compose = re.findall(r"airflow pools set (\w+) (\d+)", (ROOT / "docker-compose.yml").read_text())
+    assert {name: int(slots) for name, slots in compose} == POOLS
+    for name, slots in POOLS.items():
+        if name == "warehouse":
+            continue
+        destination = destination_class(name)
+        assert slots >= destination.connections, f"{name}: a push would never start"
+        assert destination.limits.connections is None or slots <= destination.limits.connections, name
 
 
 def test_every_audience_source_and_destination_is_documented() -> None:

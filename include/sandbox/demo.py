@@ -34,7 +34,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 LINE_TIMEOUT = 900.0
 APPROVAL_DAG = "approve_plans"  # on, so that a stopped plan can ask
-POOLS = {"warehouse": 4, "mailchimp": 4, "google_ads": 4}
+POOLS = {"warehouse": 4, "mailchimp": 6, "google_ads": 4}
 
 
 def run(*, people: int, data: Path | None, wait: bool, home: Path) -> int:

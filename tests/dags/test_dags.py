@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from include.destinations.base import destination_class
+
 ROOT = Path(__file__).resolve().parents[2]
 DAG_FILES = sorted(path.name for path in (ROOT / "dags").glob("*.py"))
 HEAVY = ["pandas", "dlt", "great_expectations", "duckdb", "google.ads", "facebook_business", "pyarrow"]
@@ -143,6 +145,7 @@ def test_each_destination_is_a_branch_of_its_own(dags: dict[str, Any]) -> None:
     }
     assert sync.get_task("mailchimp.push").upstream_task_ids == {"mailchimp.plan"}
     assert sync.get_task("mailchimp.push").pool == "mailchimp"
+    assert sync.get_task("mailchimp.push").pool_slots == destination_class("mailchimp").connections
 
 
 def test_a_question_ends_by_itself(dags: dict[str, Any]) -> None:
