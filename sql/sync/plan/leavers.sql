@@ -6,7 +6,8 @@
 --   * phase 1 are leavers, phase 3 the old address of a member who is in under a new one.
 --   * A leaver can wait (when the list would get too small without her) unless she may not be sent any more: opted
 --     out, bounced, complained, consent denied or no longer granted, erased or gone into another profile. An address
---     that belongs to nobody, and an old address, never wait.
+--     that belongs to nobody, and an old address, never wait. Nor does who is held out now: a yardstick that still
+--     sees the ads measures nothing.
 --   * `turn` numbers those who can wait; who was sent last waits longest.
 with leaving as (
     select
@@ -45,7 +46,7 @@ barred as (
     from target.waterfall as waterfall
     inner join leaving
         on waterfall.profile_id = leaving.profile_id
-    where waterfall.step in ('bot_or_staff', 'consent', 'suppression')
+    where waterfall.step in ('bot_or_staff', 'consent', 'suppression', 'holdout')
     group by waterfall.profile_id, waterfall.step
 ),
 

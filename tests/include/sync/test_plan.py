@@ -470,6 +470,14 @@ def test_a_removal_that_may_not_wait_goes_at_once(small_list: World, why: str) -
     assert plan.held == 1  # the list is at its minimum still, counted with whom we know to be on it
 
 
+def test_who_is_held_out_leaves_a_list_that_is_too_small_without_her(small_list: World) -> None:
+    small_list.policy("holdout: 99.99999%")
+
+    plan = small_list.plan("google_ads")
+
+    assert (plan.excluded, plan.removes, plan.held) == ({"holdout": 5}, 5, 0)
+
+
 def test_a_list_that_is_too_small_anyway_lets_everybody_go(world: World) -> None:
     for number in range(3):
         world.person(f"p{number}", email=f"p{number}@x.com")
