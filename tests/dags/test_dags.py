@@ -91,13 +91,14 @@ def test_tasks_run_in_the_order_the_sql_asks_for(dags: dict[str, Any]) -> None:
     from include.warehouse.models import load_models
 
     build = dags["build_audiences"]
-    for name, model in load_models().items():
+    models = load_models()
+    for name, model in models.items():
         schema, table = name.split(".")
         if schema not in {"staging", "core"}:
             continue
         upstream = build.get_task(f"{schema}.{table}").upstream_task_ids
         for needed in model.depends_on:
-            if needed.split(".")[0] in {"staging", "core"}:
+            if needed in models and needed.split(".")[0] in {"staging", "core"}:  # the build itself writes the others
                 assert needed in upstream, f"{name} reads {needed}"
 
 
