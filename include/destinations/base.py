@@ -98,6 +98,7 @@ class Destination(ABC):
     max_batch_rows: ClassVar[int]
     min_audience_size: ClassVar[int] = 0  # a list under it does nothing: removals that can wait keep it there
     refresh_after_days: ClassVar[int | None] = None  # it forgets members some time later; None where adding triggers
+    passing_refusals: ClassVar[frozenset[str]] = frozenset()  # reasons about the person there, who is tried again later
     has_fields: ClassVar[bool] = False  # whether merge fields can be mapped
     connections: ClassVar[int] = 1  # calls at once that are safe in one push
     limits: ClassVar[Limits] = Limits()  # what an account allows to all its tasks together (include/pacing.py)

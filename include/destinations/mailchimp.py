@@ -38,6 +38,12 @@ OVERLAP = 20  # rows of a page that were on the one before
 MAX_STEPS_BACK = 100
 TEXT_CHARACTERS = 255
 RECEIVING = {"subscribed", "transactional"}  # a member with one of these may carry our tag
+_COMPLIANCE = "Member In Compliance State: unsubscribed, bounced or under review at Mailchimp"
+_FORGOTTEN = "Forgotten Email Not Subscribed: erased at Mailchimp, only she can come back"
+_STATUS_REASONS = {status: f"{status} at Mailchimp" for status in ("unsubscribed", "cleaned", "archived", "pending")}
+_OTHER_STATUS = "without a status that may be mailed at Mailchimp"
+_MAY_NOT_RECEIVE = {_COMPLIANCE, _FORGOTTEN, _OTHER_STATUS, *_STATUS_REASONS.values()}
+_NOT_THERE = "not on the Mailchimp list"
 
 
 class MailchimpSettings(DestinationSettings):
@@ -69,6 +75,7 @@ class Mailchimp(Destination):
     connections = 4
     limits = Limits(connections=6)  # of the ten that an account has for all apps together
     has_fields = True
+    passing_refusals = frozenset({*_MAY_NOT_RECEIVE, _NOT_THERE})
     Settings: ClassVar[type[DestinationSettings]] = MailchimpSettings
 
     def __init__(self, connection: Connection, settings: DestinationSettings | None = None) -> None:
@@ -141,7 +148,7 @@ class Mailchimp(Destination):
             if not _wants_status(error):
                 results[address] = RowResult("rejected", _reason(error))
             elif self.options.new_contacts == "skip":
-                results[address] = RowResult("rejected", "not on the Mailchimp list")
+                results[address] = RowResult("rejected", _NOT_THERE)
             else:
                 results[address] = self._put(audience, rows[address])
                 if results[address].status == "accepted":
@@ -468,17 +475,12 @@ def _wants_status(error: Mapping[str, Any]) -> bool:
     )
 
 
-_COMPLIANCE = "Member In Compliance State: unsubscribed, bounced or under review at Mailchimp"
-_FORGOTTEN = "Forgotten Email Not Subscribed: erased at Mailchimp, only she can come back"
 _KNOWN: Sequence[tuple[str, str]] = (
     ("compliance", _COMPLIANCE),
     ("permanently deleted", _FORGOTTEN),
     ("forgotten", _FORGOTTEN),
     ("fake or invalid", "Mailchimp takes the address for fake or invalid"),
 )
-_STATUS_REASONS = {status: f"{status} at Mailchimp" for status in ("unsubscribed", "cleaned", "archived", "pending")}
-_OTHER_STATUS = "without a status that may be mailed at Mailchimp"
-_MAY_NOT_RECEIVE = {_COMPLIANCE, _FORGOTTEN, _OTHER_STATUS, *_STATUS_REASONS.values()}
 
 
 def _reason(error: Mapping[str, Any]) -> str:

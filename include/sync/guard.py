@@ -81,9 +81,12 @@ _NEW_ROWS = """
             and status = 'accepted'
     ) as delivered
         on known.member_key = delivered.member_key and known.action = delivered.action
+    left join target.tried_again as tried_again
+        on changes.member_key = tried_again.member_key and changes.action = 'add'
     where
         changes.action in ('add', 'remove')
         and urgent.member_key is null
+        and tried_again.member_key is null
         and (known.member_key is null or delivered.member_key is not null)
     group by changes.action
 """

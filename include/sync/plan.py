@@ -13,7 +13,7 @@ import logging
 import time
 import uuid
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from include.audiences.eligibility import FUNCTIONS, STEPS, run_waterfall, segment_columns
@@ -41,6 +41,7 @@ _PLAN_ROW_COLUMNS = [
     "payload_hash",
 ]
 _LONG_AGO = datetime(1, 1, 1)
+TRIED_AGAIN_AFTER = timedelta(days=1)  # who was refused for what she is at the tool
 _EXCLUSION_COLUMNS = ["plan_id", "audience", "destination", "profile_id", "step", "reason", "as_of"]
 
 
@@ -110,6 +111,7 @@ def plan_target(
         check_nobody_suppressed(audience, destination, _count_suppressed(bench))
         options = {name: value for name, value in target.options.items() if name != "connection"}
         bench.params["stale_before"] = _stale_before(platform, read_settings(destination, options), as_of)
+        bench.give("target.tried_again", _tried_again(bench, platform, as_of))
         bench.build("differences")
         differences = _Differences.of(bench.rows(_COUNT_DIFFERENCES))
         held = _work_out_changes(bench, platform, differences, members, fields) if differences.to_send else 0
@@ -307,6 +309,15 @@ def _stale_before(platform: type[Destination], settings: DestinationSettings, as
     """What was sent before this moment is sent again, because the destination would forget it."""
     after = platform.refresh_after(settings)
     return _naive(as_of) - after if after is not None else _LONG_AGO
+
+
+def _tried_again(bench: Workbench, platform: type[Destination], as_of: datetime) -> Query:
+    """Whom to send although this payload was refused: what the destination refused her for may have passed."""
+    if not platform.passing_refusals:
+        return bench.written("select cast(null as text) as member_key where 1 = 0")
+    bench.params["refused_before"] = _naive(as_of) - TRIED_AGAIN_AFTER
+    bench.params["passing_refusals"] = sorted(platform.passing_refusals)
+    return bench.query("tried_again")
 
 
 def _even_numbers(bench: Workbench) -> Query:

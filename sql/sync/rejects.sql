@@ -6,7 +6,8 @@
 -- Input: sync.sends. `next_try`:
 --
 --   * next push: the platform said "not now", or her new address is not in yet.
---   * when the row changes: the platform refused exactly this row.
+--   * when the row changes: the platform refused exactly this row. For what she is at the tool (unsubscribed, not
+--     confirmed, not on its list: Destination.passing_refusals) she is tried again a day later as well.
 --   * next plan: a removal was refused; a leaver does not stay for that.
 --   * when the platform can tell: some of a request failed, or a call has lost its answer. Nothing is repeated blindly.
 with newest_sends as (

@@ -1,10 +1,12 @@
 -- Members against what the destination holds: every member key at which the two differ.
 --
--- One row is a member key with one action. Key: member_key. Inputs: the waterfall, the target's state.
+-- One row is a member key with one action. Key: member_key. Inputs: the waterfall, the target's state,
+-- whom to try again.
 --
 --   * add, update: compared by payload hash, and null is a value (`is not distinct from`).
 --   * refresh: as it should be, but the destination forgets what it was sent before `:stale_before`.
---   * refused: the destination rejected exactly this payload; it is sent again when it changes.
+--   * refused: the destination rejected exactly this payload; it is sent again when it changes, and after a while
+--     where she was refused for what she is there (tried_again.sql).
 --   * remove: on the list and no member (who leaves and who has another address, phases 1 and 3; leavers.sql).
 with members as (
     select
@@ -25,11 +27,13 @@ compared as (
         members.member_key is not null as is_wanted,
         coalesce(state.is_present and not state.is_leaving, false) as is_listed,
         coalesce(state.payload_hash is not distinct from members.payload_hash, false) as is_same,
-        coalesce(state.refused_hash = members.payload_hash, false) as is_refused,
+        tried_again.member_key is null and coalesce(state.refused_hash = members.payload_hash, false) as is_refused,
         coalesce(state.sent_at < :stale_before, false) as is_stale
     from members
     full outer join target.state as state
         on members.member_key = state.member_key
+    left join target.tried_again as tried_again
+        on members.member_key = tried_again.member_key
 )
 
 select

@@ -155,7 +155,13 @@ class World:
         return plan_target(self.warehouse, audience, destination, self.as_of, f"run-{self.runs}")
 
     def answer(
-        self, plan: PlanSummary, status: str = "accepted", *, at: datetime | None = None, only: str = ""
+        self,
+        plan: PlanSummary,
+        status: str = "accepted",
+        *,
+        at: datetime | None = None,
+        only: str = "",
+        reason: str | None = None,
     ) -> None:
         """Let the destination answer every row of a plan (or `only` one member key) in the plan's order."""
         target = self.warehouse.read("select audience, destination from sync.plans where plan_id = :p", p=plan.plan_id)
@@ -173,6 +179,7 @@ class World:
                     "list_id": "list-1",
                     "plan_id": plan.plan_id,
                     "status": status,
+                    "reason": reason,
                     "acknowledged_at": at or self.as_of,
                 },
             )

@@ -11,11 +11,14 @@ import pytest
 
 from include.audiences import workbench
 from include.destinations.google_ads import GoogleAds
+from include.destinations.http import utc_now
 from include.errors import ConfigurationError, QualityGateFailed
 from include.sync.plan import PlanSummary
+from tests.include.destinations import fake_mailchimp
 from tests.include.sync.target_world import AS_OF, World, world
+from tests.include.sync.test_audit import connected, mailchimp, sync, tagged
 
-__all__ = ["world"]
+__all__ = ["mailchimp", "world"]
 
 
 @pytest.mark.on_spark
@@ -163,6 +166,48 @@ def test_a_refused_row_is_sent_again_only_when_it_changes(world: World) -> None:
 
     world.execute("update segments.carts set cart_value = 2")
     assert world.sent(world.plan()) == [("add", "ana@x.com")]
+
+
+@pytest.mark.on_spark
+def test_who_was_refused_for_her_status_is_tried_again(world: World) -> None:
+    world.policy("guard: {small_change: 0}")
+    world.person("bob", email="bob@x.com")
+    world.sync()
+    for name in ("ana", "cyd", "eve"):
+        world.person(name, email=f"{name}@x.com")
+    plan = world.plan()
+    for name, reason in (("ana", "pending at Mailchimp"), ("cyd", "fake"), ("eve", "pending at Mailchimp")):
+        world.answer(plan, "rejected", only=f"{name}@x.com", reason=reason)
+    world.as_of += timedelta(hours=24)
+    assert world.plan().refused == 3
+    world.execute("update segments.carts set cart_value = 2 where profile_id = 'eve'")
+    world.answer(world.plan(), "rejected", reason="fake", only="eve@x.com")
+
+    world.as_of += timedelta(hours=24, minutes=1)
+    plan = world.plan()
+
+    assert world.sent(plan) == [("add", "ana@x.com")]
+    assert (plan.refused, plan.verdict) == (2, "clear")  # 100 % of the list, and let through before
+    world.answer(plan, "rejected", reason="pending at Mailchimp")
+    assert world.plan().refused == 3
+
+
+@pytest.mark.parametrize("status", ["pending", "archived", "unsubscribed", "cleaned"])
+def test_who_may_be_mailed_by_now_is_on_the_list_a_day_later(
+    world: World, mailchimp: fake_mailchimp.Platform, status: str
+) -> None:
+    connect = connected(mailchimp)
+    world.as_of = utc_now()
+    world.person("ana", email="ana@shop.example")
+    mailchimp.put("ana@shop.example", status)
+    sync(world, connect)
+    mailchimp.members["ana@shop.example"]["status"] = "subscribed"
+    assert sync(world, connect).refused == 1
+    world.as_of += timedelta(days=2)
+
+    sync(world, connect)
+
+    assert tagged(mailchimp) == {"ana@shop.example"}
 
 
 def test_a_refused_change_leaves_the_member_as_she_was(world: World) -> None:
