@@ -1,15 +1,16 @@
 -- A row is two identifiers that were seen together on a record (or on the records of one order), or, with node_b null,
 -- an identifier that was seen at all.
 -- Key: node_a, node_b.
--- Inputs: core.event_identities and every other staging table that carries identifiers.
+-- Inputs: core.event_identities, core.clashing_numbers and every other staging table that carries identifiers.
 -- materialized: work
 -- A node is an identifier as one text: 1:<source>:<contact id>, 2:<login>, 3:<e-mail>, 4:<phone>, 5:<browser>. The text
 -- order of nodes is the order of kinds, strong before weak; node_a is always the smaller one.
 -- Rules: only records dated before as_of (11). Ids merged in a CRM are linked to the survivor (5). A phone is an identifier
 -- only when its country is known (it starts with +). Records with one transaction id are one order and share their
--- identifiers (5), unless the number is none: it says '(not set)', one source knows two people under it, or it was seen on more browsers than
--- an order can be; a login or CRM id that would meet more than :quarantine_above others this way (a till, a guest account)
--- is not linked by its orders. An unknown time counts as 1970.
+-- identifiers (5), unless the number is none: it says '(not set)', one source knows two people under it, two sources know
+-- two orders under it (core.clashing_numbers), or it was seen on more browsers than an order can be; a login or CRM id that
+-- would meet more than :quarantine_above others this way (a till, a guest account) is not linked by its orders. An unknown
+-- time counts as 1970.
 with event_sets as (
     select
         source,
@@ -241,6 +242,9 @@ not_one_order as (
         or count(distinct user_node) > 1
         or count(distinct email_node) > 1
         or count(distinct visitor_node) > :quarantine_above
+    union all
+    select transaction_id
+    from core.clashing_numbers
 ),
 
 order_combinations as (

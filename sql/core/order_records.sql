@@ -2,7 +2,8 @@
 -- What each source says about an order, and which real order it means.
 --
 -- One row is one record of an order in one source: an order of a CRM, shop or file, or a purchase event of the web.
--- Key: record_key. Inputs: staging.orders, core.record_profiles, core.action_profiles, core.identifiers.
+-- Key: record_key. Inputs: staging.orders, core.record_profiles, core.action_profiles, core.identifiers,
+-- core.clashing_numbers.
 -- core.orders makes one row per real order of it; core.cart_closings needs each source's own clock.
 --
 -- Rules a marketer asks about:
@@ -10,8 +11,8 @@
 --   * A record without transaction id is the same order as a record of another source with the same profile, amount
 --     and currency within 10 minutes, unless that order already has a record of its own source. Each finds one partner
 --     at most, the nearest. Otherwise it is an order of its own.
---   * '(not set)', '<Other>' and blanks are no transaction id; nor is a number under which one source knows two people,
---     or that was seen on more browsers than an order can be.
+--   * '(not set)', '<Other>' and blanks are no transaction id; nor is a number under which one source knows two people or
+--     two sources know two orders, or that was seen on more browsers than an order can be.
 --   * profile_rank says how sure the person is: 1 by CRM id, login or e-mail; 2 by a browser or phone that has met
 --     one person; 3 by a browser or phone alone.
 --   * A record of nobody is here when a record of somebody has its number: it may tell that the order was cancelled.
@@ -157,10 +158,13 @@ numbers_by_source as (
 ),
 
 reused_numbers as (
-    -- Distinct: found in one source is enough.
-    select distinct transaction_id
+    -- Union without all: found once is enough.
+    select transaction_id
     from numbers_by_source
     where people > 1 or browsers > :quarantine_above
+    union distinct
+    select transaction_id
+    from core.clashing_numbers
 ),
 
 grouped as (
