@@ -26,8 +26,9 @@ compared as (
         state.sent_at,
         members.member_key is not null as is_wanted,
         coalesce(state.is_present and not state.is_leaving, false) as is_listed,
-        coalesce(state.payload_hash is not distinct from members.payload_hash, false) as is_same,
-        tried_again.member_key is null and coalesce(state.refused_hash = members.payload_hash, false) as is_refused,
+        coalesce(state.payload is not distinct from key_hash(members.payload_hash), false) as is_same,
+        tried_again.member_key is null
+        and coalesce(state.refused_payload = key_hash(members.payload_hash), false) as is_refused,
         coalesce(state.sent_at < :stale_before, false) as is_stale
     from members
     full outer join target.state as state

@@ -3,10 +3,11 @@
 -- One row is a member key that was ever sent to the target. Key: member_key. Input: sync.ledger.
 --
 --   * Present is who was added, updated or refreshed (accepted, not answered yet, or nobody can tell for sure) after
---     the last removal that was accepted. `profile_id`, `payload_hash` and `sent_at` are those of the newest such
+--     the last removal that was accepted. `profile_id`, `payload` and `sent_at` are those of the newest such
 --     sending.
 --   * Leaving is who has a removal under way that nothing newer has overtaken.
---   * `refused_hash` is the payload that was rejected, where that is the last thing that was tried.
+--   * `refused_payload` is the payload that was rejected, where that is the last thing that was tried.
+--   * A payload is a number made of its hash: it is only compared, and a number takes a sixth of the text's place.
 --
 -- A sending is a member in a plan with one action; its newest answer holds, its place in time is its first one. Most
 -- members have one answer, or one sending, and only the others are worth a second look at the ledger. Here members and
@@ -18,7 +19,7 @@ with answers as (
         profile_id,
         plan_id,
         action,
-        payload_hash,
+        key_hash(payload_hash) as payload,
         status,
         sequence,
         acknowledged_at,
@@ -56,7 +57,7 @@ last_answers as (
         answers.member_key,
         answers.profile_id,
         answers.action,
-        answers.payload_hash,
+        answers.payload,
         answers.status,
         answers.sequence as sent_order,
         answers.acknowledged_at as sent_at
@@ -69,7 +70,7 @@ last_answers as (
         answers.member_key,
         answers.profile_id,
         answers.action,
-        answers.payload_hash,
+        answers.payload,
         answers.status,
         member_answers.sent_order,
         member_answers.sent_at
@@ -86,7 +87,7 @@ sendings as (
         answers.member_key,
         answers.action,
         max(answers.profile_id) as profile_id,
-        max(answers.payload_hash) as payload_hash,
+        max(answers.payload) as payload,
         arg_max(answers.status, answers.sequence) as status,
         min(answers.sequence) as sent_order,
         min(answers.acknowledged_at) as sent_at
@@ -113,8 +114,8 @@ marks as (
 select
     member_key,
     profile_id,
-    payload_hash,
-    case when action <> 'remove' and status = 'rejected' then payload_hash end as refused_hash,
+    payload,
+    case when action <> 'remove' and status = 'rejected' then payload end as refused_payload,
     sent_at,
     case when action = 'remove' and status = 'accepted' then sent_order else -1 end as last_removed,
     action <> 'remove'
@@ -125,8 +126,8 @@ union all
 select
     marks.member_key,
     sent.profile_id,
-    sent.payload_hash,
-    case when tried.status = 'rejected' then tried.payload_hash end as refused_hash,
+    sent.payload,
+    case when tried.status = 'rejected' then tried.payload end as refused_payload,
     sent.sent_at,
     marks.last_removed,
     coalesce(marks.last_sent > marks.last_removed, false) as is_present,
