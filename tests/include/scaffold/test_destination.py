@@ -13,8 +13,10 @@ import pytest
 from include.errors import ConfigurationError
 from include.scaffold.destination import DOCS, FILES, TO_FILL_IN, Written, new_destination
 from include.settings import ROOT
+from tests.include.scaffold.filled_in import fill_in
 
 NAME = "acme_mail"
+CONTRACT = ROOT / "tests" / "include" / "destinations" / "test_contract.py"
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,18 @@ def test_the_contract_fails_at_every_promise_and_names_what_is_to_be_filled_in(c
     assert len(failed) > 20
     named = set(re.findall(r"to fill in: (acme_mail[. ]\w+)", done.stdout))
     assert {"acme_mail.ensure_audience", "acme_mail.check", "acme_mail people", "acme_mail requests"} <= named
+
+
+def test_what_is_filled_in_keeps_every_promise(copy: Path) -> None:
+    new_destination("filled_mail", copy)
+    fill_in(copy)
+    done = run(copy, "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", "--tb=short", "-k", "filled_mail",
+               "tests/include/destinations/test_contract.py")  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    promises = len(re.findall(r"def test_\w+\(.*?\btarget: Target", CONTRACT.read_text(encoding="utf-8"), re.DOTALL))
+    assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) >= promises > 20
+    done = run(copy, "mypy", "--no-error-summary", "include/destinations/filled_mail.py")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_place_is_listed_and_the_docs_have_a_row_and_a_section(copy: Path, written: Written) -> None:
