@@ -6,7 +6,8 @@ from there `core.suppressions` keeps them off every list. **erasures**: every op
 warehouse and every list that ever got her, an import does not bring her back, and a receipt stays
 (`sync.erasure_receipts`). What imports have brought back meanwhile is deleted. **leftover_lists**: who has said no
 leaves the lists that no audience file names any more (its destination was taken out, the file is gone or broken), and
-what a platform had not answered there yet is asked after.
+what a platform had not answered there yet is asked after; and an identifier of hers that was sent as somebody else's
+before leaves the ad lists.
 
 **If it fails:** `erasures` is red while a request stays open, and its last log line says which destination did not
 answer and what to do; the others are done already. The next run goes on with it. A red `opt_outs` says which tool could

@@ -20,13 +20,19 @@ def honour() -> int:
 
 
 def honour_leftovers() -> int:
-    """Take who has said no off lists that no audience file names; returns how many. TransientError where one failed."""
+    """Let who has said no leave where no plan takes her off; returns how many did. TransientError where a list failed.
+
+    That is on lists that no audience file names, and where her identifier was sent as somebody else's.
+    """
+    from include.sync.given_up import honour_given_up
     from include.sync.leftovers import honour_leftovers as take_off
 
-    honoured = take_off(get_warehouse())
-    if honoured.reasons:
+    warehouse = get_warehouse()
+    done = [take_off(warehouse), honour_given_up(warehouse)]
+    reasons = [reason for one in done for reason in one.reasons]
+    if reasons:
         raise TransientError(
-            f"{len(honoured.reasons)} lists that no audience file names any more could not be looked after: "
-            + "; ".join(honoured.reasons)
+            f"{len(reasons)} lists from which people who said no leave without a plan could not be looked after: "
+            + "; ".join(reasons)
         )
-    return honoured.removed
+    return sum(one.removed for one in done)

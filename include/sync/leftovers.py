@@ -48,7 +48,7 @@ _SENT = f"""
     where ledger.audience = :audience and ledger.destination = :destination and ledger.action <> 'remove'
     order by members.member_key
 """
-_SENT_KEYS = """
+SENT_KEYS = """
     select member_key, profile_id
     from sync.memberships
     where audience = :audience and destination = :destination
@@ -131,26 +131,37 @@ def _named() -> set[tuple[str, str]]:
     return {(name, target.to) for name, one in load_audiences().audiences.items() for target in one.destinations}
 
 
+def targets_of(warehouse: Warehouse) -> list[tuple[str, str]]:
+    """Every target that the ledger knows."""
+    return [(str(audience), str(destination)) for audience, destination in warehouse.tuples(_TARGETS)]
+
+
+def policy_of(audience: str, platform: type[Destination]) -> dict[str, Any]:
+    """What decides who has said no; without an audience file, consent is what the channel is called."""
+    known = load_audiences().audiences.get(audience)
+    policy = known.channels.get(platform.channel) if known else None
+    return {
+        "audience": audience,
+        "destination": platform.name,
+        "channel": platform.channel,
+        "consent_channel": policy.consent if policy else platform.channel,
+        "always_applied": list(ALWAYS_APPLIED),
+        "as_of": utc_now(),
+    }
+
+
 def _leftovers(warehouse: Warehouse) -> list[tuple[str, str]]:
     """Targets that the ledger knows and no audience file that is right."""
     named = _named()
-    return [found for row in warehouse.tuples(_TARGETS) if (found := (str(row[0]), str(row[1]))) not in named]
+    return [target for target in targets_of(warehouse) if target not in named]
 
 
 def _who_said_no(warehouse: Warehouse, audience: str, destination: str) -> list[str]:
     """Member keys of a list whose people have said no to its channel: in any plan they would leave at once."""
     platform = destination_class(destination)
-    channel = platform.channel  # without a file, consent is what the channel is called
-    params: dict[str, Any] = {
-        "audience": audience,
-        "destination": destination,
-        "channel": channel,
-        "consent_channel": channel,
-        "always_applied": list(ALWAYS_APPLIED),
-        "as_of": utc_now(),
-    }
+    params = policy_of(audience, platform)
     with warehouse.session() as session, Workbench(warehouse, session, uuid.uuid4().hex, params, {}) as bench:
-        know_who_said_no(bench, platform, _SENT_KEYS)
+        know_who_said_no(bench, platform, SENT_KEYS)
         return sorted(str(row["member_key"]) for row in bench.rows(_SAYING_NO))
 
 
