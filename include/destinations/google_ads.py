@@ -114,6 +114,7 @@ class GoogleAds(Destination):
         login = connection.extra.get("login_customer_id")
         self.login_id = _digits(str(login), connection, "login_customer_id") if login else None
         self._clients: dict[str, Any] = {}
+        self._closed: set[str] = set()  # lists that a person has closed
 
     @classmethod
     def refresh_after(cls, settings: DestinationSettings) -> timedelta:
@@ -128,7 +129,7 @@ class GoogleAds(Destination):
     def ensure_audience(self, label: str, description: str, fields: Sequence[str]) -> str:
         found = self._find(label)
         if found is not None:
-            return self._with_membership(found, label)
+            return self._up_to_date(found, label)
         from google.ads import datamanager_v1 as dm
 
         wanted = dm.UserList(
@@ -151,10 +152,15 @@ class GoogleAds(Destination):
             found = self._find(label)  # a repeat after a cut connection finds the name taken, by ourselves
             if found is None:
                 raise
-            return self._with_membership(found, label)
+            return self._up_to_date(found, label)
         return str(created.id)
 
     def add(self, list_id: str, batch: Sequence[Member]) -> list[RowResult]:
+        if batch and list_id in self._closed:
+            raise AudienceRejected(
+                f"Google Ads: list {list_id} is closed, so nobody who is added comes in; leavers were taken off. Open "
+                "it in Google Ads, under Tools > Audience manager, or take google_ads out of the audience file"
+            )
         envelope = {
             "destinations": [self._destination(list_id)],
             "consent": {"adUserData": "CONSENT_GRANTED", "adPersonalization": "CONSENT_GRANTED"},
@@ -266,20 +272,31 @@ class GoogleAds(Destination):
         except (ValueError, KeyError):
             raise TransientError("Google Ads sent half an answer to an upload") from None
 
-    def _with_membership(self, found: Any, label: str) -> str:
-        """The id of a list, after its membership was made what the audience file says: what we refresh goes by that."""
-        if found.membership_duration != self._membership:
-            from google.ads import datamanager_v1 as dm
+    def _up_to_date(self, found: Any, label: str) -> str:
+        """The id of a list, after it was made to be what the audience file says and what we go by.
 
+        Google closes a list that no campaign used for a year; it takes uploads then, and lets nobody in. Such a list is
+        opened again; one that a person has closed is theirs to open.
+        """
+        from google.ads import datamanager_v1 as dm
+
+        is_closed = found.membership_status.name == "CLOSED"
+        changes: dict[str, Any] = {}
+        if found.membership_duration != self._membership:
+            changes["membership_duration"] = self._membership
+        if is_closed and found.closing_reason.name == "UNUSED":
+            changes["membership_status"] = dm.UserList.MembershipStatus.OPEN
+        elif is_closed:
+            self._closed.add(str(found.id))
+        if changes:
             request = dm.UpdateUserListRequest(
-                user_list=dm.UserList(name=found.name, membership_duration=self._membership),
-                update_mask={"paths": ["membership_duration"]},
+                user_list=dm.UserList(name=found.name, **changes), update_mask={"paths": list(changes)}
             )
             self._call(
                 lambda: self._user_lists.update_user_list(
                     request=request, retry=None, timeout=TIMEOUT, metadata=self._metadata
                 ),
-                f"set the membership of the list '{label}' to {self.options.membership_days} days",
+                f"set {' and '.join(changes)} of the list '{label}'",
             )
         return str(found.id)
 

@@ -722,6 +722,13 @@ class DataManager:
                 continue
             taken.extend((kind, value) for kind, value in values)
         if verb == "ingest":
+            if (
+                self.store.value("select body ->> 'membershipStatus' from datamanager_lists where id = ?", list_id)
+                == "CLOSED"
+            ):
+                known = self.store.all("select kind, value from datamanager_members where list_id = ?", list_id)
+                there = {(row["kind"], row["value"]) for row in known}
+                taken = [one for one in taken if one in there]  # nobody new comes in, and nothing is said of it
             matched = sum(_is_known(kind, value) for kind, value in taken)
             self.store.many(
                 "insert or replace into datamanager_members values (?, ?, ?, ?)",

@@ -64,8 +64,30 @@ def test_a_membership_that_google_does_not_let_us_change_stops_the_push(platform
     destination.check()
     refused = error(400, "INVALID_ARGUMENT", violation("user_list", "SENSITIVE_USER_LIST_IMMUTABLE"))
     platform.faults.extend([Reply(200, {"userLists": list(platform.lists.values())}), refused])
-    with pytest.raises(AudienceRejected, match=r"set the membership of .* to 540 days: SENSITIVE_USER_LIST_IMMUTABLE"):
+    with pytest.raises(AudienceRejected, match=r"set membership_duration of .*: SENSITIVE_USER_LIST_IMMUTABLE"):
         destination.ensure_audience(LABEL, "", [])
+
+
+def test_a_list_that_google_closed_for_want_of_use_is_opened_again(platform: Platform) -> None:
+    list_id = make_list(platform, connect(platform))
+    platform.lists[list_id] |= {"membershipStatus": "CLOSED", "closingReason": "UNUSED"}
+    destination = connect(platform)
+    destination.ensure_audience(LABEL, "", [])
+    assert platform.journal[-1].query["updateMask"] == "membershipStatus"
+    assert platform.lists[list_id]["membershipStatus"] in ("OPEN", 1)
+    assert destination.add(list_id, [person(ANA)])[0].status == "pending"
+
+
+def test_a_list_that_a_person_has_closed_lets_leavers_out_and_nobody_in(platform: Platform) -> None:
+    list_id = make_list(platform, connect(platform))
+    connect(platform).add(list_id, [person(ANA), person(BO)])
+    platform.lists[list_id]["membershipStatus"] = "CLOSED"
+    destination = connect(platform)
+    destination.ensure_audience(LABEL, "", [])
+    assert destination.remove(list_id, [person(ANA)])[0].status == "pending"
+    with pytest.raises(AudienceRejected, match="is closed, so nobody who is added comes in"):
+        destination.add(list_id, [person(CY)])
+    assert platform.members[list_id] == {BO}
 
 
 def test_a_list_that_is_only_shared_with_the_account_is_not_ours(platform: Platform) -> None:

@@ -11,7 +11,7 @@ from include.connections import Connection
 from include.destinations.base import Member, RowResult
 from include.destinations.google_ads import GoogleAds, GoogleAdsSettings
 from include.destinations.mailchimp import Mailchimp, MailchimpSettings
-from include.errors import AuthenticationError
+from include.errors import AudienceRejected, AuthenticationError
 from include.identity.hashing import google_email_sha256, google_phone_sha256
 from tests.include.destinations.running_sandbox import RunningSandbox
 
@@ -182,6 +182,29 @@ def test_google_keeps_members_as_long_as_the_audience_file_says(sandbox: str) ->
         google(sandbox, membership_days=days).ensure_audience("Long", "", [])
         found = google(sandbox)._find("Long")
         assert found.membership_duration.days == days
+
+
+def test_google_lets_nobody_into_a_closed_list_and_says_nothing(sandbox: str) -> None:
+    destination = google(sandbox)
+    list_id = destination.ensure_audience("Closed", "", [])
+
+    def add(email: str) -> str:
+        (result,) = destination.add(list_id, [person(email)])
+        while (outcome := destination.outcome(result.request_id or "")).status == "pending":
+            pass
+        return outcome.status
+
+    add("ana@shop.example")
+    body = {"name": destination._find("Closed").name, "membershipStatus": "CLOSED"}
+    path = f"{sandbox}/datamanager/v1/{body['name']}?updateMask=membershipStatus"
+    destination._session.patch(
+        path, json=body, headers={"login-account": destination._metadata[0][1]}
+    ).raise_for_status()
+    assert (add("ana@shop.example"), add("bo@shop.example")) == ("succeeded", "succeeded")
+    assert held(sandbox, "datamanager", "Closed")["members"] == [person("ana@shop.example").member_key]
+    destination.ensure_audience("Closed", "", [])
+    with pytest.raises(AudienceRejected, match="is closed"):
+        destination.add(list_id, [person("bo@shop.example")])
 
 
 def test_google_says_no_to_a_revoked_login(sandbox: str) -> None:
