@@ -168,13 +168,15 @@ def _leave_list(warehouse: Warehouse, destination: Destination, one: _List) -> b
     plans = {_plan(request) for request in one.people}
     is_there = True
     ask_after(warehouse, destination, one.audience, plans)
+    answers = _answers(warehouse, destination.name, one)
     for request, people in _without_answer(warehouse, destination.name, one, pending=False).items():
         rows = in_columns(
             PlanRow(number, "remove", one.profiles[key], key, as_json(identifiers), None, None)
             for number, (key, identifiers) in enumerate(people.items())
         )
         target = LedgerTarget(one.audience, destination.name, one.list_id, _plan(request))
-        is_there = send_removals(warehouse, destination, target, rows) and is_there
+        failed_in_part = any(answers.get((_plan(request), key)) == "unattributed" for key in people)
+        is_there = send_removals(warehouse, destination, target, rows, alone=failed_in_part) and is_there
     wait_for_answers(warehouse, destination, one.audience, plans)
     return is_there
 
@@ -184,16 +186,7 @@ def _without_answer(
 ) -> dict[str, dict[str, Identifiers]]:
     """Whose removal from a list is not accepted; without `pending`, whose is not under way either."""
     settled = ("accepted",) if pending else ("accepted", "pending")
-    answers = {
-        (row["plan_id"], row["member_key"]): row["status"]
-        for row in warehouse.read(
-            _ANSWERS,
-            audience=one.audience,
-            destination=destination,
-            list_id=one.list_id,
-            plans=[_plan(request) for request in one.people],
-        )
-    }
+    answers = _answers(warehouse, destination, one)
     left = {
         request: {
             key: identifiers for key, identifiers in people.items() if answers.get((_plan(request), key)) not in settled
@@ -201,6 +194,18 @@ def _without_answer(
         for request, people in one.people.items()
     }
     return {request: people for request, people in left.items() if people}
+
+
+def _answers(warehouse: Warehouse, destination: str, one: _List) -> dict[tuple[str, str], str]:
+    """The newest answer to each removal from a list, by plan and member key."""
+    rows = warehouse.read(
+        _ANSWERS,
+        audience=one.audience,
+        destination=destination,
+        list_id=one.list_id,
+        plans=[_plan(request) for request in one.people],
+    )
+    return {(row["plan_id"], row["member_key"]): row["status"] for row in rows}
 
 
 def _forget(destination: Destination, identifiers: Identifiers, farewell: Farewell) -> None:

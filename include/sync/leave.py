@@ -54,11 +54,17 @@ def options_of(warehouse: Warehouse, audience: str, destination: str) -> dict[st
     )
 
 
-def send_removals(warehouse: Warehouse, destination: Destination, target: LedgerTarget, rows: pa.Table) -> bool:
-    """Send removals and write down the answers; False where the platform has no such list any more: all have left."""
+def send_removals(
+    warehouse: Warehouse, destination: Destination, target: LedgerTarget, rows: pa.Table, *, alone: bool = False
+) -> bool:
+    """Send removals and write down the answers; False where the platform has no such list any more: all have left.
+
+    `alone`: each in a request of its own, whose answer can only be about her.
+    """
     is_there = True
-    for start in range(0, len(rows), destination.max_batch_rows):
-        batch = rows.slice(start, destination.max_batch_rows)
+    most = 1 if alone else destination.max_batch_rows
+    for start in range(0, len(rows), most):
+        batch = rows.slice(start, most)
         answers = Answers()
         try:
             results: Sequence[RowResult] = send_rows(destination, target.list_id, "remove", batch)

@@ -117,6 +117,7 @@ def _push(warehouse: Warehouse, begun: _Begun, connect: Connect, left_out: Set[s
     going_on = " (going on)" if begun.started_before else ""
     logger.info("%s: sending %s rows to list %s%s", name, begun.total, list_id, going_on)
     writer = _Writer(warehouse, target, _Progress(name, begun.total))
+    failed_in_part = _failed_in_part(warehouse, plan_id) if destination.answers_later() else {}
     with nothing_old_looked_at():
         for is_removal, rows in groupby(_stream(writer, begun), key=_is_removal):
             if is_removal:
@@ -124,7 +125,7 @@ def _push(warehouse: Warehouse, begun: _Begun, connect: Connect, left_out: Set[s
                 parts = writer.without(rows, "row_number", held_back, _HELD_BACK)
             else:
                 parts = writer.without(rows, "profile_id", left_out, _LEFT_OUT)
-            _send_stage(writer, destination, parts, is_removal=is_removal)
+            _send_stage(writer, destination, parts, failed_in_part if is_removal else {}, is_removal=is_removal)
     writer.progress.say(writer.counts, "done")
     counts = writer.counts
     return PushSummary(
@@ -297,7 +298,7 @@ def _is_removal(rows: pa.Table) -> bool:
     return bool(rows["action"][0].as_py() == "remove")
 
 
-def _runs(rows: pa.Table, column: str, key: Callable[[Any], bool]) -> Iterator[tuple[bool, pa.Table]]:
+def _runs(rows: pa.Table, column: str, key: Callable[[Any], Any]) -> Iterator[tuple[Any, pa.Table]]:
     """Rows in parts that follow each other, each with what its rows have in common."""
     start = 0
     for common, run in groupby(rows[column].to_pylist(), key):
@@ -306,7 +307,14 @@ def _runs(rows: pa.Table, column: str, key: Callable[[Any], bool]) -> Iterator[t
         start += length
 
 
-def _send_stage(writer: _Writer, destination: Destination, parts: Iterable[pa.Table], *, is_removal: bool) -> None:
+def _send_stage(
+    writer: _Writer,
+    destination: Destination,
+    parts: Iterable[pa.Table],
+    failed_in_part: Mapping[int, int],
+    *,
+    is_removal: bool,
+) -> None:
     """Send rows of one kind with several batches under way; at the end all are answered and written down.
 
     On an error nothing more is begun, what is under way is waited for, and all answers are kept.
@@ -347,7 +355,7 @@ def _send_stage(writer: _Writer, destination: Destination, parts: Iterable[pa.Ta
 
     with ThreadPoolExecutor(destination.connections, thread_name_prefix=destination.name) as senders:
         try:
-            for batch in _batches(parts, destination.max_batch_rows):
+            for batch in _batches(parts, destination.max_batch_rows, failed_in_part):
                 if verb not in destination.repeatable:
                     intend(writer.warehouse, writer.target, batch)
                 under_way.append((batch, senders.submit(send, batch)))
@@ -387,18 +395,52 @@ def _held_back(warehouse: Warehouse, plan_id: str, left_out: Set[str]) -> frozen
     return frozenset(int(row_number) for row_number, profile_id in rows if profile_id not in left_out)
 
 
-def _batches(parts: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
-    """The same rows in tables of `size`; the last has what is left."""
+def _failed_in_part(warehouse: Warehouse, plan_id: str) -> dict[int, int]:
+    """Removals of a plan that were tried in requests of which some failed, nobody knows whose: how often, by number."""
+    rows = warehouse.tuples(
+        """
+        select rows.row_number, count(distinct earlier.plan_id) as tries
+        from sync.plan_rows as rows
+        inner join sync.plans as plans
+            on rows.plan_id = plans.plan_id
+        inner join sync.ledger as earlier
+            on
+                plans.audience = earlier.audience
+                and plans.destination = earlier.destination
+                and rows.member_key = earlier.member_key
+        where
+            rows.plan_id = :plan_id
+            and rows.action = 'remove'
+            and earlier.action = 'remove'
+            and earlier.status = 'unattributed'
+        group by rows.row_number
+        """,
+        plan_id=plan_id,
+    )
+    return {int(row_number): int(tries) for row_number, tries in rows}
+
+
+def _batches(parts: Iterable[pa.Table], most: int, failed_in_part: Mapping[int, int]) -> Iterator[pa.Table]:
+    """The same rows in tables of `most`; the last has what is left.
+
+    What failed in part goes in tables of a tenth, the next time of a hundredth: at last a request is about one person,
+    and its answer, too.
+    """
     import pyarrow as pa
 
-    rest: list[pa.Table] = []
+    rest: dict[int, pa.Table] = {}
     for part in parts:
-        rows = pa.concat_tables([*rest, part], promote_options="default")
-        full = len(rows) - len(rows) % size
-        for start in range(0, full, size):
-            yield rows.slice(start, size)
-        rest = [rows.slice(full)]
-    yield from (rows for rows in rest if len(rows))
+        runs = (
+            _runs(part, "row_number", lambda number: failed_in_part.get(number, 0)) if failed_in_part else [(0, part)]
+        )
+        for tries, run in runs:
+            size = max(most // 10**tries, 1)
+            rows = pa.concat_tables([rest[tries], run], promote_options="default") if tries in rest else run
+            full = len(rows) - len(rows) % size
+            for start in range(0, full, size):
+                yield rows.slice(start, size)
+            rest[tries] = rows.slice(full)
+    yield from (rows for rows in rest.values() if len(rows))
 
 
 class _Writer:

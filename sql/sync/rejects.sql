@@ -8,8 +8,9 @@
 --   * next push: the platform said "not now", or her new address is not in yet.
 --   * when the row changes: the platform refused exactly this row. For what she is at the tool (unsubscribed, not
 --     confirmed, not on its list: Destination.passing_refusals) she is tried again a day later as well.
---   * next plan: a removal was refused; a leaver does not stay for that.
---   * when the platform can tell: some of a request failed, or a call has lost its answer. Nothing is repeated blindly.
+--   * next plan: a removal was refused, or some of its request failed; a leaver does not stay for that. The next time
+--     its request is smaller, until it is hers alone.
+--   * when the platform can tell: some of a request failed, or a call has lost its answer. Nothing is added blindly.
 with newest_sends as (
     select
         audience,
@@ -40,7 +41,7 @@ select
     reason,
     case
         when status = 'retry' then 'next push'
-        when status = 'rejected' and action = 'remove' then 'next plan'
+        when status in ('rejected', 'unattributed') and action = 'remove' then 'next plan'
         when status = 'rejected' then 'when the row changes'
         else 'when the platform can tell'
     end as next_try,

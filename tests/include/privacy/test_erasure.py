@@ -422,6 +422,25 @@ def test_an_address_that_only_somebody_else_was_sent_with_is_taken_off(small_sho
     assert new not in small_shop.google.on_list()
 
 
+def test_a_removal_that_failed_in_part_is_sent_alone_so_that_its_answer_is_hers(small_shop: Shop) -> None:
+    small_shop.sync()
+    old = small_shop.warehouse.read("select * from sync.ledger where member_key in (:h) limit 1", h=HASHES)[0]
+    other = {**old, "sequence": old["sequence"] - 1, "plan_id": "earlier", "member_key": "0" * 64}
+    small_shop.warehouse.insert("sync.ledger", [other])  # she has had another key on the list
+    request = request_erasure(small_shop.warehouse, "email", "anabel@shop.example")
+    tried = {"plan_id": f"erasure-{request}", "action": "remove", "status": "unattributed", "reason": "1 of 2 failed"}
+    small_shop.warehouse.insert(
+        "sync.ledger",
+        [{**row, **tried, "sequence": old["sequence"] + n} for n, row in enumerate((old, other), start=1)],
+    )
+    small_shop.google.journal.clear()
+
+    assert small_shop.honour().done == 1
+
+    removals = [call for call in small_shop.google.journal if call.path.endswith("audienceMembers:remove")]
+    assert [len(json.loads(call.text)["audienceMembers"]) for call in removals] == [1, 1]
+
+
 def test_a_list_that_is_gone_does_not_hold_an_erasure_up(small_shop: Shop) -> None:
     small_shop.sync()
     small_shop.mailchimp.segments.clear()

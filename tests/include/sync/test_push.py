@@ -538,13 +538,30 @@ def test_views_tell_what_is_unfinished_and_who_was_not_taken(warehouse: Warehous
 # requests whose answer comes later
 
 
-def push_pending(warehouse: Warehouse, *rows: str, request_id: str = "r1", plan_id: str = "plan-1") -> Paper:
+def push_pending(
+    warehouse: Warehouse, *rows: str, request_id: str = "r1", plan_id: str = "plan-1", max_batch_rows: int = 3
+) -> Paper:
     store_plan(warehouse, *rows, plan_id=plan_id)
     paper = Paper()
+    paper.max_batch_rows = max_batch_rows  # type: ignore[misc]
     paper.answer = lambda member: RowResult("pending", request_id=request_id)
     summary = push_plan(warehouse, plan_id, paper.connect)
     assert (summary.pending, summary.accepted) == (len(rows), 0)
     return paper
+
+
+def test_a_removal_that_failed_in_part_goes_in_smaller_requests_until_it_is_alone(warehouse: Warehouse) -> None:
+    ensure_views(warehouse)
+    rows = [f"remove {name}" for name in "abcdefghijkl"]
+    for number in range(3):
+        plan_id = f"plan-{number}"
+        paper = push_pending(warehouse, *rows, request_id=plan_id, plan_id=plan_id, max_batch_rows=100)
+        assert [len(names) for _, names in paper.calls] == [[12], [10, 2], [1] * 12][number]
+        paper.outcomes = {plan_id: RequestOutcome("partial", accepted=11, rejected=1)}
+        assert confirm_plan(warehouse, plan_id, paper.connect)
+        assert {row["next_try"] for row in warehouse.read("select next_try from sync.rejects")} == {"next plan"}
+    paper = push_pending(warehouse, "remove x", *rows[:2], "remove y", plan_id="last", max_batch_rows=100)
+    assert paper.calls == [("remove", ["a"]), ("remove", ["b"]), ("remove", ["x", "y"])]
 
 
 def newest_request(warehouse: Warehouse) -> dict[str, Any]:
