@@ -8,9 +8,9 @@
 --
 -- Rules a marketer asks about:
 --   * Records with the same transaction id are one order, whatever the source (rule 5).
---   * A record without transaction id is the same order as a record of another source with the same profile, amount
---     and currency within 10 minutes, unless that order already has a record of its own source. Each finds one partner
---     at most, the nearest. Otherwise it is an order of its own.
+--   * A record without transaction id is the same order as a record of another source with the same profile and amount
+--     within 10 minutes, unless they tell two currencies or that order already has a record of its own source. Each finds
+--     one partner at most, the nearest. Otherwise it is an order of its own.
 --   * '(not set)', '<Other>' and blanks are no transaction id; nor is a number under which one source knows two people or
 --     two sources know two orders, or that was seen on more browsers than an order can be.
 --   * profile_rank says how sure the person is: 1 by CRM id, login or e-mail; 2 by a browser or phone that has met
@@ -216,7 +216,7 @@ candidates as (
         on
             strays.profile_id = partners.profile_id
             and strays.source <> partners.source
-            and strays.currency = partners.currency
+            and coalesce(strays.currency = partners.currency, true)
             and strays.amount_in_thousandths = partners.amount_in_thousandths
             and partners.ordered_at >= strays.ordered_at - interval '10 minutes'
             and partners.ordered_at <= strays.ordered_at + interval '10 minutes'
