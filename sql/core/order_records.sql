@@ -15,6 +15,8 @@
 --     two sources know two orders, or that was seen on more browsers than an order can be.
 --   * profile_rank says how sure the person is: 1 by CRM id, login or e-mail; 2 by a browser or phone that has met
 --     one person; 3 by a browser or phone alone.
+--   * A negative amount is money given back, no order: such a record is not here, and the order it belongs to stays as it
+--     was (a return counts, rule 10). One that says it is cancelled or failed speaks for the order of its number.
 --   * A record of nobody is here when a record of somebody has its number: it may tell that the order was cancelled.
 --
 -- All records with one number are about people who are built together.
@@ -47,7 +49,9 @@ with shop_orders as (
             record_profiles.record_kind = 'order'
             and orders.source = record_profiles.source
             and orders.order_id = record_profiles.record_id
-    where orders.ordered_at < :as_of
+    where
+        orders.ordered_at < :as_of
+        and (coalesce(orders.total_amount >= 0, true) or orders.status in ('cancelled', 'failed'))
 ),
 
 -- Distinct: a purchase has a row per product.
@@ -74,7 +78,9 @@ purchases as (
         occurred_at as ordered_at,
         occurred_at as updated_at
     from core.action_profiles
-    where event_name = 'purchase'
+    where
+        event_name = 'purchase'
+        and coalesce(value >= 0, true)
 ),
 
 -- Union without all: each number once.

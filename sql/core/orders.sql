@@ -7,6 +7,7 @@
 -- Rules a marketer asks about:
 --   * `counts` (rule 10): every order but a cancelled one, a test, and one whose payment failed for good. Not yet
 --     paid or later returned still counts. The newest version of each record speaks.
+--   * A refund, as a record with a negative amount or as an event, is no order and changes none.
 --   * A shop's or CRM's record stands over the web's for status, amount and currency; the web event says 'placed'.
 --   * ordered_at is the earliest time any source gives.
 --   * profile_id is the person. On a shared browser the order answers the browser's own profile too, see
