@@ -279,6 +279,38 @@ def test_names_that_go_from_one_to_the_next_end_at_the_living(built: Warehouse, 
     assert merges(built) == {names["3"]: names["1"], names["2"]: names["1"]}
 
 
+def test_an_address_that_fewer_hold_joins_again(built: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REKINDLE_QUARANTINE_ABOVE", "2")
+    get_settings.cache_clear()
+
+    def told(loaded: int, **emails: str) -> list[tuple[str | None, str]]:
+        """Profile and state of the shared address after contacts said theirs; how many profiles show it."""
+        at = FIRST + timedelta(minutes=loaded)
+        contacts = [
+            {"source": "crm", "contact_id": number, "email": f"{email}@x.example", "updated_at": at, "loaded_at": at}
+            for number, email in emails.items()
+        ]
+        built.insert("raw.contacts", contacts)
+        build_tables(built, AS_OF)
+        rows = built.read("select profile_id, state from core.identifiers where node = '3:sales@x.example'")
+        return [(row["profile_id"], row["state"]) for row in rows]
+
+    shows_it = "select profile_id from core.profiles where email = 'sales@x.example'"
+    assert told(1, c1="sales", c2="sales", c3="sales") == [(None, "quarantined")]
+    assert was_full(built)  # other settings
+    assert built.read(shows_it) == []
+    answer = told(2, c3="cyd")
+    assert not was_full(built)
+    one = profile_of(built, "1:crm:c1")
+    assert answer == [(one, "joined")]
+    assert profile_of(built, "1:crm:c2") == one != profile_of(built, "1:crm:c3")
+    assert built.read(shows_it) == [{"profile_id": one}]
+    assert told(3, c3="sales") == [(None, "quarantined")]
+    assert not was_full(built)
+    assert built.read(shows_it) == []
+    assert len({profile_of(built, f"1:crm:c{number}") for number in (1, 2, 3)}) == 3
+
+
 def test_a_load_that_was_overtaken_by_another_source_is_not_forgotten(built: Warehouse) -> None:
     slow = {**event("c1", "c"), "source": "app", "loaded_at": FIRST - timedelta(minutes=30)}
     built.insert("raw.events", [slow])
