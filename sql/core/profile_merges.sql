@@ -5,7 +5,8 @@
 -- Rules: who went into another profile is found there at once, through however many others she went since. A name that
 -- lives again is not here: what was joined by mistake, or a browser that turned out to be shared, is nobody else's past.
 -- Nor is a name from before an erasure (21). `node` is the identifier that tells where the name went
--- (core.identifier_links), merged_at the as_of of the build in which it went.
+-- (core.identifier_links), merged_at the as_of of the build in which it went. Materialized, so that touched identifiers are
+-- found once.
 with gone as (
     select
         profile_id,
@@ -20,7 +21,7 @@ with gone as (
         ) = 1
 ),
 
-identifiers as (
+identifiers as materialized (
     select
         node,
         profile_id

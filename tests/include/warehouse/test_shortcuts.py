@@ -211,6 +211,9 @@ class Shop:
             session.exec_driver_sql("set threads = 1")
         self.counted = Counted(self.warehouse)
         load(self.warehouse, f"select range as p from range({PEOPLE})", LOADED)
+        names = f"select 'gone' || range, '5:v' || range, timestamp '{LOADED}' from range({PEOPLE})"
+        with self.warehouse.session() as session:
+            session.exec_driver_sql(f"insert into core.former_names (profile_id, node, gone_at) {names}")
         self.full = self.build()
         news = ", ".join(f"({person})" for person in NEWS)
         load(self.warehouse, f"select p from (values {news}) as news(p)", LOADED + timedelta(minutes=5), "n")
