@@ -79,7 +79,6 @@ def delete_rows(warehouse: Warehouse, session: Connection, request_ids: Sequence
 def strike_out(warehouse: Warehouse, session: Connection, request_ids: Sequence[str]) -> None:
     """Take identifiers of hers out of what the ledger says of others, who were sent with them for a time."""
     keys = _Keys(request_ids)
-    condition = f"identifiers like '%,\"%' and {keys.in_identifiers}"
     hers = {
         str(row["value"])
         for row in warehouse.read(
@@ -87,7 +86,7 @@ def strike_out(warehouse: Warehouse, session: Connection, request_ids: Sequence[
         )
     }
     mended = []
-    for row in warehouse.read(f"select * from sync.ledger where {condition}", connection=session):
+    for row in warehouse.read(f"select * from sync.ledger where {keys.in_identifiers}", connection=session):
         sent = json.loads(row["identifiers"])
         left = {kind: [value for value in values if value not in hers] for kind, values in sent.items()}
         if left != sent:
@@ -97,7 +96,7 @@ def strike_out(warehouse: Warehouse, session: Connection, request_ids: Sequence[
         return
     warehouse.insert("sync.ledger", mended, connection=session)  # first: where there are no transactions, none is lost
     numbers = ", ".join(str(row["sequence"]) for row in mended)
-    _delete(warehouse, session, "sync.ledger", f"coalesce(sequence in ({numbers}) and {condition}, false)")
+    _delete(warehouse, session, "sync.ledger", f"sequence in ({numbers}) and {keys.in_identifiers}")
 
 
 def keep_opt_outs(warehouse: Warehouse, session: Connection, request_ids: Sequence[str]) -> None:
@@ -180,8 +179,9 @@ class _Keys:
 
     @property
     def in_identifiers(self) -> str:
-        """Whether what was or will be sent of somebody has an identifier of hers in it; a little more at times."""
-        return self.mentions("identifiers", "'%\"' || lower(keys.value) || '\"%'", "'sent'", 1)
+        """Whether several identifiers of somebody are or were sent and one is hers; at times a little more."""
+        mentions = self.mentions("identifiers", "'%\"' || lower(keys.value) || '\"%'", "'sent'", 1)
+        return f"(coalesce(identifiers, '') like '%,\"%' and {mentions})"
 
     def among(self, value: str, kind: str) -> str:
         return (
