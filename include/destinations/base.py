@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ClassVar, Literal
@@ -153,8 +153,11 @@ class Destination(ABC):
         """What became of a request that answered `pending`."""
         raise NotSupported(f"{self.label} answers at once; it has no requests to ask after")
 
-    def read_opt_outs(self, since: datetime | None) -> Iterator[OptOut]:
-        """People who said no (or came back) at the tool since then, all of them when `since` is None."""
+    def read_opt_outs(self, since: datetime | None, said_no: Collection[str] | None = None) -> Iterator[OptOut]:
+        """People who said no (or came back) at the tool since then, all of them when `since` is None.
+
+        Only who said no before can come back: `said_no` holds their addresses, where they are few.
+        """
         raise NotSupported(f"{self.label} does not tell who opted out")
 
     def opt_out_scope(self) -> str:

@@ -18,8 +18,9 @@ Facts as of 2026-11-23; where the vendor's pages are silent it is said:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, ClassVar, Literal, cast
 from urllib.parse import urlsplit
 
@@ -182,14 +183,22 @@ class Mailchimp(Destination):
     def opt_out_scope(self) -> str:
         return self.options.audience
 
-    def read_opt_outs(self, since: datetime | None) -> Iterator[OptOut]:
+    def read_opt_outs(self, since: datetime | None, said_no: Collection[str] | None = None) -> Iterator[OptOut]:
         list_id = self._list_id()
         for status in ("unsubscribed", "cleaned"):
             for member in self._members_changed(list_id, status, since):
                 yield _opt_out(member, status)
-        if since is not None:  # who came back matters only to those who were told about before
-            for member in self._members_changed(list_id, "subscribed", since):
-                yield _opt_out(member, "subscribed")
+        if since is None or (said_no is not None and not said_no):
+            return  # who came back matters only to those who were told about before
+        changed = self._members_changed(list_id, "subscribed", since)
+        found = list(islice(changed, PAGE_ROWS))
+        if said_no is not None and len(found) == PAGE_ROWS:  # our own writes of fields and tags are changes, too
+            members = (self._member(list_id, address, "email_address,status,last_changed") for address in said_no)
+            found = [member for member in members if member and member.get("status") == "subscribed"]
+        else:
+            found += changed
+        for member in found:
+            yield _opt_out(member, "subscribed")
 
     def read_back(self, list_id: str) -> Iterator[str]:
         """See the base. Who leaves meanwhile moves the others up, so pages overlap: each begins with a known member."""
@@ -321,18 +330,22 @@ class Mailchimp(Destination):
         return _failures(answer)
 
     def _is_tagged(self, audience: str, address: str, list_id: str) -> bool:
-        """Whether a member carries our tag; who is archived or not on the list (404) does not count as carrying it."""
-        from include.identity.hashing import email_md5
-
-        what = "look at one member"
-        path, params = f"/lists/{audience}/members/{email_md5(address)}", {"fields": "status,tags,tags_count"}
-        answer = self.api.call("GET", path, what, params=params)
-        if answer.status == 404:
+        """Whether a member carries our tag; who is archived or not on the list does not count as carrying it."""
+        member = self._member(audience, address, "status,tags,tags_count")
+        if member is None:
             return False
-        member = self._done(answer, what)
         tags = [str(item.get("name")) for item in member.get("tags") or ()]
         are_all_told = int(member.get("tags_count") or 0) <= len(tags)  # an answer holds 50 at most
         return member.get("status") != "archived" and (not are_all_told or self._tag(list_id) in tags)
+
+    def _member(self, audience: str, address: str, fields: str) -> Mapping[str, Any] | None:
+        """One member of the list; None for who is not on it (404)."""
+        from include.identity.hashing import email_md5
+
+        what = "look at one member"
+        path = f"/lists/{audience}/members/{email_md5(address)}"
+        answer = self.api.call("GET", path, what, params={"fields": fields})
+        return None if answer.status == 404 else self._done(answer, what)
 
     def _members_changed(self, list_id: str, status: str, since: datetime | None) -> Iterator[Mapping[str, Any]]:
         """Members with that status changed since then, oldest change first.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHUNK_ROWS = 1000
+MANY = 100  # people who said no: above it a tool is asked for all who changed, not for each of them
 CLOCKS_DIFFER = timedelta(minutes=5)  # between us and a tool; reading a little twice costs nothing
 
 
@@ -49,7 +50,8 @@ def read_opt_outs(
     )
     written = 0
     try:
-        answers = tool.read_opt_outs(last - CLOCKS_DIFFER if last else None)
+        since = last - CLOCKS_DIFFER if last else None
+        answers = tool.read_opt_outs(since, _said_no(warehouse, destination, scope or None) if since else None)
         for chunk in _chunks(answers):
             written += _write_changes(warehouse, destination, scope or None, chunk)
     except NotSupported:
@@ -66,6 +68,33 @@ def read_opt_outs(
     )  # fmt: skip
     logger.info("%s: %s opt-outs or returns are new", destination, written)
     return written
+
+
+def _said_no(warehouse: Warehouse, destination: str, list_name: str | None) -> list[str] | None:
+    """Who has said no there and may come back; None where they are many, or where of one only a hash is kept."""
+    held = warehouse.read(
+        """
+        select kind, value
+        from (
+            select kind, value, is_active, list_name
+            from sync.opt_outs
+            where destination = :destination and kind <> 'read'
+            qualify row_number() over (
+                partition by list_name, kind, value, channel
+                order by read_at desc, case when is_active then 0 else 1 end
+            ) = 1
+        ) as newest
+        where is_active and (list_name is null or list_name = :list_name)
+        order by case when kind = 'hashed' then 0 else 1 end
+        limit :most
+        """,
+        destination=destination,
+        list_name=list_name,
+        most=MANY + 1,
+    )
+    if len(held) > MANY or any(row["kind"] == "hashed" for row in held):
+        return None
+    return sorted({row["value"] for row in held})
 
 
 def _chunks(answers: Iterable[OptOut]) -> Iterator[list[OptOut]]:

@@ -93,7 +93,7 @@ class Platform(LocalServer):
             for address, member in self.members.items():
                 if email_md5(address) == one[1]:
                     tags = [{"id": 1, "name": tag} for tag in member["tags"]]
-                    return Reply(200, {"status": member["status"], "tags": tags[:50], "tags_count": len(tags)})
+                    return Reply(200, {**member, "tags": tags[:50], "tags_count": len(tags)})
             return problem(404, "Resource Not Found", "The requested resource could not be found.")
         gone = re.fullmatch(r"/members/([0-9a-f]{32})/actions/delete-permanent", found[2])
         if request.method == "POST" and gone:

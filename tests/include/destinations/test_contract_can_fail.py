@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -208,7 +208,7 @@ class ReadsBackAsWritten(Mailchimp):
 
 
 class HearsNoOptOuts(Mailchimp):
-    def read_opt_outs(self, since: datetime | None) -> Iterator[OptOut]:
+    def read_opt_outs(self, since: datetime | None, said_no: Collection[str] | None = None) -> Iterator[OptOut]:
         yield from ()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -245,6 +246,32 @@ def test_opt_outs_are_read_since_the_last_time_and_returns_only_then(platform: P
     ]  # fmt: skip
     reads = [call for call in platform.journal if call.path.endswith("/members")]
     assert {call.query["since_last_changed"] for call in reads} == {"2026-03-03T09:59:59+00:00"}
+
+
+@pytest.mark.parametrize(
+    ("said_no", "reads"),
+    [
+        ([], {"unsubscribed": 1, "cleaned": 1}),
+        (
+            ["back@shop.example", "gone@shop.example", "left@shop.example"],
+            {"unsubscribed": 1, "cleaned": 1, "subscribed": 1, "": 3},
+        ),
+        (None, {"unsubscribed": 1, "cleaned": 1, "subscribed": 3}),
+    ],
+)
+def test_after_a_large_load_of_ours_only_those_are_looked_at_who_may_have_come_back(
+    platform: Platform, said_no: list[str] | None, reads: dict[str, int]
+) -> None:
+    for i in range(2500):
+        platform.put(f"ours{i}@shop.example", "subscribed", changed=f"2026-03-04T10:{i // 60:02}:{i % 60:02}+00:00")
+    platform.put("Back@shop.example", "subscribed", changed="2026-03-04T11:00:00+00:00")
+    platform.put("left@shop.example", "unsubscribed", changed="2026-03-01T11:00:00+00:00")
+    told = list(connect(platform).read_opt_outs(datetime(2026, 3, 3), said_no))
+    asked = Counter(call.query.get("status", "") for call in platform.journal if "/members" in call.path)
+    assert asked == reads
+    back = OptOut("email", "back@shop.example", "email", "opted_out", False, datetime(2026, 3, 4, 11))
+    assert (back in told) == (said_no != [])
+    assert all(answer.value in ("back@shop.example",) or said_no is None for answer in told)
 
 
 def test_more_opt_outs_than_a_page_are_all_read_also_within_one_second(platform: Platform) -> None:

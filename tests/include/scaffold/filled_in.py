@@ -41,7 +41,9 @@ DESTINATION = [
     ),
     (
         "    # to fill in, where the platform has them: outcome, read_opt_outs, read_back, stats, erase\n",
-        '''    def read_opt_outs(self, since: datetime | None) -> Iterator[OptOut]:
+        '''    def read_opt_outs(
+        self, since: datetime | None, said_no: Collection[str] | None = None
+    ) -> Iterator[OptOut]:
         for address in self._good(self.api.call("GET", "/people", "read opt-outs"), "read opt-outs")["unsubscribed"]:
             yield OptOut("email", address, "email", "opted_out", True, None)
 
@@ -76,7 +78,8 @@ DESTINATION = [
     ),
     (
         "import Sequence\nfrom typing import ClassVar",
-        "import Iterator, Mapping, Sequence\nfrom datetime import datetime\nfrom typing import Any, ClassVar",
+        "import Collection, Iterator, Mapping, Sequence\nfrom datetime import datetime\n"
+        "from typing import Any, ClassVar",
     ),
     ("DestinationSettings, Member, RowResult", "DestinationSettings, Member, OptOut, RowResult"),
     ("import HttpApi\n", "import Answer, HttpApi\nfrom include.errors import BatchRefused, ListGone\n"),

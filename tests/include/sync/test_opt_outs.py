@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pytest
 
 from include.destinations.base import Destination, OptOut
 from include.settings import get_settings
+from include.sync import opt_outs
 from include.sync.opt_outs import CLOCKS_DIFFER, read_opt_outs
 from include.warehouse.engine import Warehouse
 from tests.include.sync.test_push import AUDIENCE, Paper
@@ -23,6 +24,7 @@ class Tool(Paper):
         self.answers = answers
         self.scope = scope
         self.asked: list[datetime | None] = []
+        self.said_no: Collection[str] | None = None
 
     def connect(self, name: str, options: Mapping[str, object]) -> Tool:
         return self
@@ -30,8 +32,9 @@ class Tool(Paper):
     def opt_out_scope(self) -> str:
         return self.scope
 
-    def read_opt_outs(self, since: datetime | None) -> Iterator[OptOut]:
+    def read_opt_outs(self, since: datetime | None, said_no: Collection[str] | None = None) -> Iterator[OptOut]:
         self.asked.append(since)
+        self.said_no = said_no
         yield from self.answers
 
 
@@ -104,9 +107,29 @@ def test_each_list_is_read_from_where_its_own_last_read_began(warehouse: Warehou
     assert other.asked == [None]
 
 
+def test_a_tool_is_told_who_may_come_back(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third, other = Tool(said("ana"), said("bo")), Tool(said("bo", is_active=False)), Tool(), Tool()
+    for tool in (first, second, third):
+        read(warehouse, tool)
+    assert (first.said_no, second.said_no, third.said_no) == (
+        None, ["ana@shop.example", "bo@shop.example"], ["ana@shop.example"],
+    )  # fmt: skip
+    monkeypatch.setattr(opt_outs, "MANY", 0)
+    read(warehouse, other)
+    assert other.said_no is None
+
+
+def test_where_only_a_hash_is_kept_all_who_changed_are_asked_for(warehouse: Warehouse) -> None:
+    read(warehouse, Tool(said("ana")))
+    warehouse.execute("update sync.opt_outs set kind = 'hashed', value = 'abc' where kind = 'email'")
+    tool = Tool()
+    read(warehouse, tool)
+    assert tool.said_no is None
+
+
 def test_a_read_that_broke_off_is_begun_again(warehouse: Warehouse) -> None:
     class Broken(Tool):
-        def read_opt_outs(self, since: datetime | None) -> Iterator[OptOut]:
+        def read_opt_outs(self, since: datetime | None, said_no: Collection[str] | None = None) -> Iterator[OptOut]:
             yield said("ana")
             raise ConnectionError
 
