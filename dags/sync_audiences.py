@@ -101,7 +101,7 @@ def branch(name: str, to: str, platform: type[Destination]) -> None:
 
 
 def opt_outs(name: str, to: str):
-    """Who said no at the tool since we last asked."""
+    """Who said no since we last asked: at this list, and at others of its channel that were not just read."""
 
     @task(task_id="opt_outs", pool=to)
     def read() -> int:

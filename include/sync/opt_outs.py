@@ -12,9 +12,9 @@ from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from include.destinations.base import Destination, OptOut, get_destination
+from include.destinations.base import Destination, OptOut, destination_class, get_destination
 from include.destinations.http import utc_now
-from include.errors import ConfigurationError, NotSupported
+from include.errors import ConfigurationError, NotSupported, RekindleError
 from include.privacy.requests import PREFIXES, hash_of
 
 if TYPE_CHECKING:
@@ -22,18 +22,51 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Connect = Callable[[str, Mapping[str, object]], Destination]
+
 CHUNK_ROWS = 1000
 MANY = 100  # people who said no: above it a tool is asked for all who changed, not for each of them
+LATELY = timedelta(minutes=10)  # build_audiences has read every tool before it starts a sync
 CLOCKS_DIFFER = timedelta(minutes=5)  # between us and a tool; reading a little twice costs nothing
+
+
+def read_before_push(warehouse: Warehouse, audience: str, destination: str, connect: Connect = get_destination) -> int:
+    """Read the tool of a target, and every other list of its channel that was not read in the last minutes.
+
+    Returns how many answers changed. A tool of others that cannot be read is a warning: what it told before holds.
+    """
+    from include.audiences.load import load_audiences
+
+    audiences = load_audiences()
+    own = audiences.audience(audience).target(destination)
+    platform = destination_class(destination)
+    written = read_opt_outs(warehouse, audience, destination, connect) if platform.tells_opt_outs() else 0
+    asked = [(own.to, own.options)]
+    for name, other in audiences.audiences.items():
+        for target in other.destinations:
+            tool = destination_class(target.to)
+            if not tool.tells_opt_outs() or tool.channel != platform.channel or (target.to, target.options) in asked:
+                continue
+            asked.append((target.to, target.options))
+            try:
+                written += read_opt_outs(warehouse, name, target.to, connect, unless_within=LATELY)
+            except RekindleError as error:
+                logger.warning("%s: could not be asked who said no there: %s", target.to, error)
+    return written
 
 
 def read_opt_outs(
     warehouse: Warehouse,
     audience: str,
     destination: str,
-    connect: Callable[[str, Mapping[str, object]], Destination] = get_destination,
+    connect: Connect = get_destination,
+    *,
+    unless_within: timedelta | None = None,
 ) -> int:
-    """Read what is new at the tool of a target since the last read; returns how many answers changed."""
+    """Read what is new at the tool of a target since the last read; returns how many answers changed.
+
+    `unless_within`: not at all where the last read is no longer ago than that.
+    """
     from include.audiences.load import load_audiences
 
     found = load_audiences().audiences.get(audience)
@@ -48,6 +81,8 @@ def read_opt_outs(
         destination=destination,
         scope=scope,
     )
+    if last and unless_within and began - last < unless_within:
+        return 0
     written = 0
     try:
         since = last - CLOCKS_DIFFER if last else None

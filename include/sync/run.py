@@ -43,10 +43,10 @@ def ready_as_of(warehouse: Warehouse, audience: str) -> datetime:
 
 
 def read_tool_opt_outs(audience: str, destination: str) -> int:
-    """Read who said no at the tool; returns how many answers are new."""
-    from include.sync.opt_outs import read_opt_outs
+    """Read who said no at the target's tool and, if it was not just done, at the others; how many answers are new."""
+    from include.sync.opt_outs import read_before_push
 
-    return read_opt_outs(get_warehouse(), audience, destination)
+    return read_before_push(get_warehouse(), audience, destination)
 
 
 def read_all_opt_outs(destination: str) -> int:
@@ -177,9 +177,12 @@ def push_planned(plan_id: str, connect: Connect = get_destination) -> str:
 def push_reviewed(warehouse: Warehouse, plan_id: str) -> None:
     """Send exactly the rows of a plan that somebody looked at; PlanOutdated where they are not what holds now.
 
-    ConfigurationError where the guard stopped the plan and nobody has approved it.
+    Who said no at the tools is read before. ConfigurationError where the guard stopped the plan and nobody has
+    approved it.
     """
     from include.sync.approvals import what_may_go
+    from include.sync.ledger import read_plan
+    from include.sync.opt_outs import read_before_push
     from include.sync.push import push_plan
     from include.sync.recheck import check_still_valid
 
@@ -188,7 +191,10 @@ def push_reviewed(warehouse: Warehouse, plan_id: str) -> None:
             f"plan {plan_id} was stopped by the guard and is not approved; nothing was sent. Run the DAG of its "
             f"audience with the parameter plan_id {plan_id}: it asks for an approval"
         )
-    check_still_valid(warehouse, plan_id)
+    check_still_valid(warehouse, plan_id)  # before any call, because most refusals are known without one
+    plan = read_plan(warehouse, plan_id)
+    if read_before_push(warehouse, str(plan["audience"]), str(plan["destination"])):
+        check_still_valid(warehouse, plan_id)
     push_plan(warehouse, plan_id)
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from include.destinations.base import Destination, OptOut
+from include.destinations.http import utc_now
+from include.errors import TransientError
 from include.settings import get_settings
 from include.sync import opt_outs
-from include.sync.opt_outs import CLOCKS_DIFFER, read_opt_outs
+from include.sync.opt_outs import CLOCKS_DIFFER, read_before_push, read_opt_outs
 from include.warehouse.engine import Warehouse
 from tests.include.sync.test_push import AUDIENCE, Paper
 
@@ -60,6 +62,37 @@ def held(warehouse: Warehouse) -> list[tuple[str, str, bool]]:
 
 def read(warehouse: Warehouse, tool: Destination) -> int:
     return read_opt_outs(warehouse, "carts", "mailchimp", tool.connect)  # type: ignore[attr-defined]
+
+
+def test_before_a_push_every_list_of_the_channel_is_read_that_was_not_just_read(
+    warehouse: Warehouse, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = {"others": "mailchimp, audience: Shop", "down": "mailchimp, audience: Down", "ads": "google_ads"}
+    for name, target in targets.items():
+        text = (
+            AUDIENCE.split("destinations:")[0].replace("Cart abandoners", name)
+            + f"destinations:\n  - {{to: {target}}}\n"
+        )
+        (tmp_path / f"{name}.yaml").write_text(text)
+    get_settings.cache_clear()
+    tools = {name: Tool(said(name.lower()), scope=name) for name in ("Newsletter", "Shop", "Down")}
+
+    def down(since: datetime | None, held: Collection[str] | None) -> Iterator[OptOut]:
+        raise TransientError("Mailchimp gave no answer")
+
+    tools["Down"].read_opt_outs = down  # type: ignore[method-assign]
+
+    def connect(name: str, options: Mapping[str, object]) -> Destination:
+        assert name == "mailchimp"
+        return tools[str(options["audience"])]
+
+    assert read_before_push(warehouse, "carts", "mailchimp", connect) == 2
+    assert "could not be asked who said no there: Mailchimp gave no answer" in caplog.text
+    read_before_push(warehouse, "carts", "mailchimp", connect)
+    assert (len(tools["Newsletter"].asked), len(tools["Shop"].asked)) == (2, 1)
+    monkeypatch.setattr(opt_outs, "utc_now", lambda: utc_now() + timedelta(minutes=11))
+    read_before_push(warehouse, "carts", "mailchimp", connect)
+    assert (len(tools["Newsletter"].asked), len(tools["Shop"].asked)) == (3, 2)
 
 
 def test_the_same_answer_is_written_once(warehouse: Warehouse) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from include.errors import ConfigurationError, PlanOutdated
+from include.sync import opt_outs
 from include.sync.recheck import check_still_valid
+from include.sync.run import push_reviewed
+from include.warehouse.engine import Warehouse
 from tests.include.sync.target_world import World, world
 
 __all__ = ["world"]
@@ -114,3 +117,18 @@ def test_a_no_of_somebody_who_is_only_removed_is_no_reason_to_wait(planned: Worl
 def test_a_plan_that_is_not_there_is_an_error_in_words(world: World) -> None:
     with pytest.raises(ConfigurationError, match="there is no plan nothing"):
         check_still_valid(world.warehouse, "nothing")
+
+
+def test_the_tools_are_asked_who_said_no_before_a_reviewed_plan_is_sent(
+    planned: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned.plan()
+
+    def hear(warehouse: Warehouse, audience: str, destination: str) -> int:
+        assert (audience, destination) == ("carts", "mailchimp")
+        planned.opt_out("cyd@x.com")
+        return 1
+
+    monkeypatch.setattr(opt_outs, "read_before_push", hear)
+    with pytest.raises(PlanOutdated, match="1 of its people"):
+        push_reviewed(planned.warehouse, plan.plan_id)
