@@ -187,7 +187,8 @@ class Mailchimp(Destination):
         list_id = self._list_id()
         for status in ("unsubscribed", "cleaned"):
             for member in self._members_changed(list_id, status, since):
-                yield _opt_out(member, status)
+                if member.get("email_address"):  # else a contact with a phone number only
+                    yield _opt_out(member, status)
         if since is None or (said_no is not None and not said_no):
             return  # who came back matters only to those who were told about before
         changed = self._members_changed(list_id, "subscribed", since)
@@ -198,7 +199,8 @@ class Mailchimp(Destination):
         else:
             found += changed
         for member in found:
-            yield _opt_out(member, "subscribed")
+            if member.get("email_address"):
+                yield _opt_out(member, "subscribed")
 
     def read_back(self, list_id: str) -> Iterator[str]:
         """See the base. Who leaves meanwhile moves the others up, so pages overlap: each begins with a known member."""
@@ -209,14 +211,15 @@ class Mailchimp(Destination):
         what, seen, offset, steps_back = "read the tag back", set[str](), 0, 0
         while True:
             answer = self.api.call("GET", path, what, params={**params, "offset": offset})
-            page = [str(member["email_address"]).lower() for member in self._done(answer, what).get("members", [])]
+            members = self._done(answer, what).get("members", [])
+            page = [str(member.get("email_address") or "").lower() for member in members]  # "": a phone number only
             if offset and (not page or page[0] not in seen):
                 steps_back += 1
                 if steps_back > MAX_STEPS_BACK:
                     raise TransientError("Mailchimp: the members of the tag keep changing while we read them back")
                 offset = max(offset - PAGE_ROWS, 0)
                 continue
-            yield from (address for address in page if address not in seen)
+            yield from (address for address in page if address and address not in seen)
             seen.update(page)
             if len(page) < PAGE_ROWS:
                 return
@@ -318,7 +321,7 @@ class Mailchimp(Destination):
         answer = self._done(
             self.api.call("POST", path, what, json={"members_to_add": list(addresses)}), what, is_batch=True
         )
-        return {address: RowResult("retry", reason) for address, reason in _failures(answer).items()}
+        return {address: RowResult("retry", reason) for address, reason in _failures(answer, addresses).items()}
 
     def _take_off(self, audience: str, segment: str, addresses: Sequence[str]) -> dict[str, str]:
         """Take addresses off the tag; reasons by address for those where it failed. Their status stays as it is."""
@@ -327,7 +330,7 @@ class Mailchimp(Destination):
         answer = self._done(
             self.api.call("POST", path, what, json={"members_to_remove": list(addresses)}), what, is_batch=True
         )
-        return _failures(answer)
+        return _failures(answer, addresses)
 
     def _is_tagged(self, audience: str, address: str, list_id: str) -> bool:
         """Whether a member carries our tag; who is archived or not on the list does not count as carrying it."""
@@ -507,12 +510,12 @@ def _reason(error: Mapping[str, Any]) -> str:
     return without_people(": ".join(words)) or "refused without a reason"
 
 
-def _failures(answer: Mapping[str, Any]) -> dict[str, str]:
-    """Addresses (lower case) of a tag call that failed, with the reason."""
+def _failures(answer: Mapping[str, Any], sent: Sequence[str]) -> dict[str, str]:
+    """Addresses (lower case) of a tag call that failed, with the reason; an error that names none may be about any."""
     return {
         str(address).lower(): _reason(error)
         for error in answer.get("errors", [])
-        for address in error.get("email_addresses") or ()
+        for address in error.get("email_addresses") or sent
     }
 
 

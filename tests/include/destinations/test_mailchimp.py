@@ -227,6 +227,26 @@ def test_a_leaver_who_could_not_be_removed_is_tried_again(
     assert [one.status for one in results] == [result, "accepted"]
 
 
+def test_an_error_that_names_nobody_may_be_about_anybody(platform: Platform) -> None:
+    destination = connect(platform)
+    list_id = tag(platform, destination)
+    platform.put("ana@shop.example", "subscribed", tags=[LABEL])
+    platform.faults.append(Reply(200, {"errors": [{"email_addresses": [], "error": "internal"}], "error_count": 1}))
+    results = destination.remove(list_id, [person("Ana@shop.example"), person("bo@shop.example")])
+    assert [one.status for one in results] == ["retry", "accepted"]  # bo is not on the list
+
+
+def test_a_contact_without_an_address_is_passed_over(platform: Platform) -> None:
+    destination = connect(platform)
+    list_id = tag(platform, destination)
+    platform.put("ana@shop.example", "unsubscribed", tags=[LABEL])
+    for number, nothing in enumerate(({"email_address": ""}, {"email_address": None})):
+        platform.put(f"phone {number}", "unsubscribed", tags=[LABEL])
+        platform.members[f"phone {number}"] |= nothing
+    assert [answer.value for answer in destination.read_opt_outs(None)] == ["ana@shop.example"]
+    assert list(destination.read_back(list_id)) == ["ana@shop.example"]
+
+
 def test_opt_outs_are_read_since_the_last_time_and_returns_only_then(platform: Platform) -> None:
     platform.put("Left@shop.example", "unsubscribed", changed="2026-03-02T10:00:00+00:00")
     platform.put("dead@shop.example", "cleaned", changed="2026-03-02T12:00:00+02:00")
