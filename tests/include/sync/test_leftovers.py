@@ -160,6 +160,15 @@ def test_a_leftover_list_that_was_deleted_has_nobody_on_it(world: World, tools: 
     assert members(world) == 3
 
 
+def test_a_list_that_nobody_can_reach_is_said(world: World, tools: Tools) -> None:
+    """Plans of an older version did not keep what their audience file said."""
+    (world.folder / "carts.yaml").unlink()
+    world.execute("update sync.plans set options = null")
+    world.opt_out("ana@shop.example", channel="ads")
+    (reason,) = honour_leftovers(world.warehouse, tools.connect).reasons
+    assert "no audience file names the destination google_ads any more" in reason
+
+
 def test_everything_she_was_sent_with_is_taken_away(world: World, tools: Tools) -> None:
     old = google_email_sha256("old.ana@shop.example")
     row = world.warehouse.read("select * from sync.ledger where member_key = :key limit 1", key=HASHES["ana"])[0]
