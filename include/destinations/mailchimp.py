@@ -137,12 +137,12 @@ class Mailchimp(Destination):
         results: dict[str, RowResult] = {}
         untagged: list[str] = []
         for members in (told.new_members, told.updated_members):
-            for member in members:
-                address = member.email_address.lower()
-                results[address] = result = _judge(member.status)
+            for member in members or ():
+                address = (member.email_address or "").lower()
+                results[address] = result = _judge(member.status or "")
                 if result is _ACCEPTED and tag not in [item.name for item in member.tags or ()]:
                     untagged.append(address)
-        for error in told.errors:
+        for error in told.errors or ():
             address = str(error.get("email_address", "")).lower()
             if address not in rows:
                 continue
@@ -450,23 +450,23 @@ def _text(value: str | None) -> str:
 class _Tag(msgspec.Struct, gc=False):
     """A tag of a member in the answer to an upload."""
 
-    name: str = ""
+    name: str | None = None
 
 
 class _Returned(msgspec.Struct, gc=False):
     """What is read of a member in the answer to an upload."""
 
-    email_address: str = ""
-    status: str = ""
+    email_address: str | None = None
+    status: str | None = None
     tags: list[_Tag] | None = None
 
 
 class _Added(msgspec.Struct):
     """What is read of the answer to an upload."""
 
-    new_members: list[_Returned] = []
-    updated_members: list[_Returned] = []
-    errors: list[dict[str, Any]] = []
+    new_members: list[_Returned] | None = None
+    updated_members: list[_Returned] | None = None
+    errors: list[dict[str, Any]] | None = None
 
 
 # One answer for all who have it, not one object for each.
@@ -514,7 +514,7 @@ def _failures(answer: Mapping[str, Any], sent: Sequence[str]) -> dict[str, str]:
     """Addresses (lower case) of a tag call that failed, with the reason; an error that names none may be about any."""
     return {
         str(address).lower(): _reason(error)
-        for error in answer.get("errors", [])
+        for error in answer.get("errors") or ()
         for address in error.get("email_addresses") or sent
     }
 

@@ -137,6 +137,19 @@ def test_compliance_state_is_rejected_taken_off_the_tag_and_not_asked_again_as_p
     assert [call.body for call in platform.journal[1:]] == [{"members_to_remove": ["ana@shop.example"]}]
 
 
+def test_nothing_where_a_list_could_be_is_an_empty_list(platform: Platform) -> None:
+    destination = connect(platform)
+    list_id = tag(platform, destination)
+    member = {"email_address": "ana@shop.example", "status": "subscribed", "tags": None}
+    platform.faults.append(Reply(200, {"new_members": None, "updated_members": [member], "errors": None}))
+    platform.faults.append(Reply(200, {"errors": None}))
+    assert destination.add(list_id, [person("ana@shop.example")]) == [RowResult("accepted")]
+    assert [sorted(call.body) for call in platform.journal] == [
+        ["members", "sync_tags", "update_existing"],
+        ["members_to_add"],
+    ]
+
+
 def test_an_address_without_any_answer_is_rejected(platform: Platform) -> None:
     destination = connect(platform)
     list_id = tag(platform, destination)
