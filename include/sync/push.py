@@ -117,7 +117,8 @@ def _push(warehouse: Warehouse, begun: _Begun, connect: Connect, left_out: Set[s
     going_on = " (going on)" if begun.started_before else ""
     logger.info("%s: sending %s rows to list %s%s", name, begun.total, list_id, going_on)
     writer = _Writer(warehouse, target, _Progress(name, begun.total))
-    failed_in_part = _failed_in_part(warehouse, plan_id) if destination.answers_later() else {}
+    may_have_failed_in_part = destination.answers_later() and plan["removes"] != 0
+    failed_in_part = _failed_in_part(warehouse, plan_id) if may_have_failed_in_part else {}
     with nothing_old_looked_at():
         for is_removal, rows in groupby(_stream(writer, begun), key=_is_removal):
             if is_removal:
