@@ -5,7 +5,8 @@ own, and one browser and one phone that everybody uses. Whatever happens carries
 and then somebody else's. A `Delivery` is what a source always loads together, such as an order with its lines.
 
 Which version of a record is the newest is said by the record, never by the load: a version has a time of its own, and
-two versions never have the same. So does an answer about consent, an opt-out and an erasure. Copies are exact.
+two versions never have the same. So does an answer about consent, an opt-out and an erasure. Of an event the version
+that was loaded last stands, however its key is spelt. Copies are exact.
 Amounts are quarters, so that the order of adding up changes no sum.
 """
 
@@ -331,6 +332,20 @@ def _numbered(number: int, rows: list[tuple[str, Row]]) -> tuple[tuple[str, Row]
     return tuple(rows)
 
 
+def _event_again(chance: Chance, rows: tuple[tuple[str, Row], ...], told: dict[str, list[Row]]) -> None:
+    """Make one event in six, with its lines, another version of one that was told before."""
+    if [table for table, _ in rows].count("raw.events") != 1:
+        return
+    earlier = told.setdefault("raw.events", [])
+    if earlier and chance.rarely(6):
+        version = earlier[chance.one_of(*range(len(earlier)))]
+        key = version["event_key"]
+        for _, row in rows:
+            row.update(version, event_key=chance.one_of(key, f" {key}", f"{key}\t"))
+    else:
+        earlier.append({name: rows[0][1][name] for name in ("source", "event_key")})
+
+
 def _counts_each_time(rows: tuple[tuple[str, Row], ...]) -> bool:
     """Whether a copy in the same load is not the same again: malformed rows are reported as often as they were loaded,
     and equal lines without an id are two (staging.order_items)."""
@@ -371,6 +386,7 @@ def histories(
             happened = chance.one_of(*HAPPENINGS)(chance)
             _again(chance, happened, told)
             rows = _numbered(len(deliveries), happened)
+            _event_again(chance, rows, told)
             places = [draw(_below(loads))]
             if chance.rarely(5) and not _counts_each_time(rows):
                 places += [draw(_below(loads)) for _ in range(chance.one_of(1, 2))]
