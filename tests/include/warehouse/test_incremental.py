@@ -12,6 +12,7 @@ import sqlalchemy
 
 from include.settings import get_settings
 from include.warehouse.build import build_model, build_tables, run_model, setting_params
+from include.warehouse.builds import LONGEST_LOAD
 from include.warehouse.engine import Warehouse
 from include.warehouse.incremental import Update
 from include.warehouse.models import load_models
@@ -317,6 +318,41 @@ def test_a_load_that_was_overtaken_by_another_source_is_not_forgotten(built: War
     build_tables(built, AS_OF)
     assert built.scalar("select count(*) from staging.events") == 3
     assert not was_full(built)
+
+
+@pytest.mark.parametrize(("took", "events"), [(LONGEST_LOAD - timedelta(minutes=1), 3), (LONGEST_LOAD, 2)])
+def test_a_load_of_two_days_waits_for_a_full_build(built: Warehouse, took: timedelta, events: int) -> None:
+    built.insert("raw.events", [{**event("c1", "c"), "source": "app", "loaded_at": FIRST - took}])
+    build_tables(built, AS_OF)
+    assert not was_full(built)
+    assert built.scalar("select count(*) from staging.events") == events
+    build_tables(built, AS_OF, full_refresh=True)
+    assert built.scalar("select count(*) from staging.events") == 3
+
+
+def test_events_that_came_with_their_lines_are_not_looked_for_again(built: Warehouse) -> None:
+    line = {"source": "web", "event_key": "a2", "item_index": 0, "sku": "mug", "quantity": 1, "price": 9.0}
+    built.insert("raw.events", [event("a2", "a", hours_ago=1, loaded=1, event_name="add_to_cart")])
+    line |= {"loaded_at": FIRST + timedelta(minutes=1)}
+    built.insert("raw.event_items", [line])
+    with statements_of(built) as said:
+        build_tables(built, AS_OF)
+    assert not any("temp table events__unseen" in text for text in said)
+    built.insert("raw.event_items", [{**line, "source": "late", "item_index": 1}])  # of the same load, seen afterwards
+    with statements_of(built) as said:
+        build_tables(built, AS_OF)
+    assert any("temp table events__unseen" in text for text in said)
+
+
+def test_only_tables_of_which_something_new_tells_are_read(built: Warehouse) -> None:
+    order = {"source": "shop", "order_id": "1", "email": "ana@x.example", "ordered_at": AS_OF - timedelta(hours=1)}
+    built.insert("raw.orders", [{**order, "loaded_at": FIRST + timedelta(minutes=1)}])
+    with statements_of(built) as said:
+        build_tables(built, AS_OF)
+    assert not was_full(built)
+    kept = {text.split("temp table ")[1].split()[0] for text in said if "temp table " in text}
+    assert "orders__keys" in kept
+    assert not {f"{name}__keys" for name in ("contacts", "carts", "subscriptions", "engagement", "consents")} & kept
 
 
 def test_what_was_dated_ahead_comes_to_be(built: Warehouse) -> None:
