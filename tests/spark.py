@@ -30,13 +30,20 @@ from include.warehouse.engine import SCHEMAS, Warehouse
 
 URL_VARIABLE = "REKINDLE_TEST_SPARK_URL"
 START_SECONDS = 180.0
-# Statements over a few rows: no time for code generation, for a second look at a plan, or for more than one task.
-_SMALL = {
+_COMMON = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
+    "spark.scheduler.mode": "FAIR",
+    "spark.sql.ui.retainedExecutions": "5",
+    # No second file with sums beside each file.
+    "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
+    # Its tables are those of this process; nothing is looked up in a database.
+    "spark.sql.catalogImplementation": "in-memory",
+}
+# Statements over a few rows: no time for code generation, for a second look at a plan, or for more than one task.
+_SMALL = {
     "spark.default.parallelism": "1",
     "spark.locality.wait": "0",
-    "spark.scheduler.mode": "FAIR",
     "spark.sql.shuffle.partitions": "1",
     "spark.sql.adaptive.enabled": "false",
     "spark.sql.codegen.wholeStage": "false",
@@ -44,14 +51,11 @@ _SMALL = {
     "spark.sql.autoBroadcastJoinThreshold": "-1",
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "1",
     "spark.sql.parquet.compression.codec": "uncompressed",
-    "spark.sql.ui.retainedExecutions": "5",
     "spark.shuffle.compress": "false",
     "spark.broadcast.compress": "false",
-    # No second file with sums beside each file.
-    "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
-    # Its tables are those of this process; nothing is looked up in a database.
-    "spark.sql.catalogImplementation": "in-memory",
 }
+# Statements over millions: Spark's own ways, in as many parts as fit in its memory.
+_LARGE = {"spark.sql.shuffle.partitions": "32"}
 _LOGGING = """
 rootLogger.level = error
 rootLogger.appenderRef.stderr.ref = console
@@ -91,8 +95,11 @@ class SparkServer:
 
 
 @contextmanager
-def running_cluster() -> Iterator[SparkServer]:
-    """The cluster of REKINDLE_TEST_SPARK_URL, else one of our own until the end; CannotStart says why not."""
+def running_cluster(executor_mb: int | None = None) -> Iterator[SparkServer]:
+    """The cluster of REKINDLE_TEST_SPARK_URL, else one of our own until the end; CannotStart says why not.
+
+    With `executor_mb`, memory for each of the two workers, it is one for millions of rows.
+    """
     given = os.environ.get(URL_VARIABLE)
     if given:
         yield SparkServer(given)
@@ -101,7 +108,7 @@ def running_cluster() -> Iterator[SparkServer]:
     with ExitStack() as until_the_end:
         folder = Path(tempfile.mkdtemp(prefix="rekindle-spark-"))
         until_the_end.callback(shutil.rmtree, folder, ignore_errors=True)
-        yield SparkServer(_start(home, java, folder, until_the_end))
+        yield SparkServer(_start(home, java, folder, until_the_end, executor_mb))
 
 
 def _spark_home() -> Path:
@@ -125,7 +132,7 @@ def _java() -> Path:
     return Path(found).resolve()
 
 
-def _start(home: Path, java: Path, folder: Path, until_the_end: ExitStack) -> str:
+def _start(home: Path, java: Path, folder: Path, until_the_end: ExitStack, executor_mb: int | None) -> str:
     for name in ("warehouse", "local", "work", "staging", "conf", "tmp"):
         (folder / name).mkdir()
     (folder / "conf" / "log4j2.properties").write_text(_LOGGING)
@@ -166,16 +173,20 @@ def _start(home: Path, java: Path, folder: Path, until_the_end: ExitStack) -> st
         common = ["--host", at, "--webui-port", "0"]
         return run(name, [str(home / "bin/spark-class"), f"org.apache.spark.deploy.{kind}", *common, *arguments], small)
 
+    worker_mb, driver_memory = (600, "1g") if executor_mb is None else (executor_mb, "3g")
     master = f"spark://{at}:{port}"
     running = [daemon("master", "master.Master", "--port", str(port))]
     _wait(running, folder, port)
     for number in (1, 2):
         running.append(
-            daemon(f"worker{number}", "worker.Worker", "--port", "0", "--cores", "1", "--memory", "600m", master)
+            daemon(
+                f"worker{number}", "worker.Worker", "--port", "0", "--cores", "1", "--memory", f"{worker_mb}m", master
+            )
         )
     door = _free_port()
     settings = {
-        **_SMALL,
+        **_COMMON,
+        **(_SMALL if executor_mb is None else _LARGE),
         "spark.driver.host": at,
         "spark.driver.bindAddress": at,
         "spark.executor.cores": "1",
@@ -189,7 +200,7 @@ def _start(home: Path, java: Path, folder: Path, until_the_end: ExitStack) -> st
             [
                 str(home / "bin/spark-submit"),
                 *("--class", "org.apache.spark.sql.hive.thriftserver.HiveThriftServer2"),
-                *("--master", master, "--driver-memory", "1g", "--executor-memory", "512m"),
+                *("--master", master, "--driver-memory", driver_memory, "--executor-memory", f"{worker_mb - 88}m"),
                 *(word for name, value in settings.items() for word in ("--conf", f"{name}={value}")),
                 "spark-internal",
                 *("--hiveconf", f"hive.server2.thrift.port={door}"),

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from include.settings import ROOT
 from tests.benchmarks.segments.engines import CannotStart, running
 from tests.benchmarks.segments.report import Line, lines_of, show, slowest
-from tests.benchmarks.segments.run import Died, measure_engine, measure_pandas
+from tests.benchmarks.segments.run import Died, Figures, measure_engine, measure_pandas
 
 out = Console()
 err = Console(stderr=True)
@@ -63,6 +63,7 @@ def main(
     long_events = total if long_history is None else _count(long_history)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     differing = 0
+    first: Figures | None = None
     with _folder(keep) as folder, Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         rival = measure_pandas(progress, folder, pandas_events) if pandas_events else None
         for engine in [word.strip() for word in engines.split(",") if word.strip()]:
@@ -74,6 +75,13 @@ def main(
                 differing += isinstance(error, Died)
                 continue
             differing += figures.differs
+            first = first or figures
+            others = [name for name, rows in figures.answers.items() if rows != first.answers[name]]
+            if others:
+                err.print(f"{engine} has other rows than {first.engine}: {', '.join(others)}")
+                differing += 1
+            elif figures is not first:
+                out.print(f"The audiences on {engine} are those on {first.engine}, to the row.")
             show(out, f"{engine}, {total:,} events, {figures.bound.rows('bound'):,} visitors", lines_of(figures))
             if verbose:
                 out.print(slowest("the slowest models of the full build", figures.full))

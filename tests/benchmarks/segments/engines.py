@@ -9,6 +9,7 @@ from pathlib import Path
 from tests import postgres
 
 New = Callable[[str], str]
+SPARK_WORKER_MB = 5000
 
 
 class CannotStart(Exception):
@@ -40,7 +41,7 @@ def running(engine: str, folder: Path) -> Iterator[New]:
         except ImportError as error:
             raise CannotStart("Spark is not an engine of the warehouse yet") from error
         try:
-            with spark.running_cluster() as cluster:
+            with spark.running_cluster(SPARK_WORKER_MB) as cluster:
                 yield lambda _: cluster.empty(with_tables=False).url
         except spark.CannotStart as error:
             raise CannotStart(str(error)) from error

@@ -17,7 +17,7 @@ from rich.progress import Progress
 from include.settings import ROOT
 from include.warehouse.models import build_order, load_models
 from tests.benchmarks.segments.engines import New, drop
-from tests.benchmarks.segments.measure import AUDIENCES, BOUND_RUNS
+from tests.benchmarks.segments.measure import AUDIENCES, BOUND_RUNS, ROWS_OF
 from tests.benchmarks.segments.shop import DAYS, Shop
 
 NEW_LOADS = DAYS // 100
@@ -72,6 +72,14 @@ class Figures:
     @property
     def differs(self) -> bool:
         return bool(self.differences)
+
+    @property
+    def answers(self) -> dict[str, tuple[int, int]]:
+        """Each audience after the first build and after the new loads, to the row."""
+        return {
+            name: (self.segments.rows(f"{ROWS_OF}{name}"), self.new_segments.rows(f"{ROWS_OF}{name}"))
+            for name in AUDIENCES
+        }
 
     @property
     def differences(self) -> list[str]:
@@ -143,7 +151,7 @@ class History:
         return self._measure(title, self.models, "tables", *self._as_of, *(["--full-refresh"] if full else []))
 
     def segments(self) -> Measured:
-        return self._measure("segments", len(AUDIENCES), "segments", *self._as_of)
+        return self._measure("segments", 2 * len(AUDIENCES), "segments", *self._as_of)
 
     @property
     def _as_of(self) -> tuple[str, str]:
