@@ -15,7 +15,7 @@ from include.warehouse.build import build_tables
 from include.warehouse.engine import Warehouse
 from tests.benchmarks.segments.engines import CannotStart, running
 from tests.benchmarks.segments.fill import write_parquet
-from tests.benchmarks.segments.measure import segments
+from tests.benchmarks.segments.measure import AUDIENCES, digests, segments
 from tests.benchmarks.segments.report import lines_of, show
 from tests.benchmarks.segments.run import Figures, Measured, Rival
 from tests.benchmarks.segments.shop import RAW_TABLES, Shop, write_step
@@ -185,6 +185,7 @@ def _figures(**changes: Any) -> Figures:
         "segments": Measured(3, 3, 400, sizes),
         "new": Measured(2, 2, 400),
         "new_segments": Measured(3, 3, 400, sizes),
+        "digests": (Measured(parts=sizes), Measured(parts=sizes)),
         "short": Measured(1.0, 1, 300),
         "long": Measured(1.2, 1, 300),
         "rival": Rival(1_000, Measured(530, 500, 9_000, sizes)),
@@ -213,6 +214,32 @@ def test_an_audience_of_another_size_in_pandas_is_named() -> None:
     figures = _figures(rival=Rival(1_000, Measured(530, 500, 9_000, others)))
     assert figures.differences == ["cart_abandoners: 5 here, 4 in pandas"]
     assert not _figures().differs
+
+
+def test_an_audience_with_other_rows_on_another_engine_is_named() -> None:
+    others = [("cart_abandoners", 5, 0), ("lapsed_subscribers", 9, 0), ("non_converting_visitors", 7, 0)]
+    same = _figures().digests[0]
+    assert _figures().other_rows(_figures()) == []
+    assert _figures(digests=(same, Measured(parts=others))).other_rows(_figures()) == ["lapsed_subscribers"]
+
+
+def test_the_digest_of_rows_is_of_their_content_whatever_their_order() -> None:
+    found = []
+    for rows in ("('a', 1.50, timestamp '2026-03-10')", "('a', 1.5, timestamp '2026-03-10'), ('b', 2, null)"):
+        for order in ("asc", "desc"):
+            warehouse = Warehouse("duckdb://")
+            warehouse.ensure_tables()
+            for name in AUDIENCES:
+                warehouse.execute(
+                    f"create table segments.{name} as select * from (values {rows}) as t(profile_id, value, at) "
+                    f"order by profile_id {order}"
+                )
+            told: list[int] = []
+            digests(warehouse, lambda name, rows, seconds, told=told: told.append(rows))  # type: ignore[misc]
+            found.append(told)
+    assert found[0] == found[1]
+    assert found[2] == found[3]
+    assert found[0] != found[2]
 
 
 def test_what_pandas_did_not_survive_is_said_in_its_line() -> None:

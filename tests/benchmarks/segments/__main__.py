@@ -76,7 +76,7 @@ def main(
                 continue
             differing += figures.differs
             first = first or figures
-            others = [name for name, rows in figures.answers.items() if rows != first.answers[name]]
+            others = figures.other_rows(first)
             if others:
                 err.print(f"{engine} has other rows than {first.engine}: {', '.join(others)}")
                 differing += 1

@@ -17,7 +17,7 @@ from rich.progress import Progress
 from include.settings import ROOT
 from include.warehouse.models import build_order, load_models
 from tests.benchmarks.segments.engines import New, drop
-from tests.benchmarks.segments.measure import AUDIENCES, BOUND_RUNS, ROWS_OF
+from tests.benchmarks.segments.measure import AUDIENCES, BOUND_RUNS
 from tests.benchmarks.segments.shop import DAYS, Shop
 
 NEW_LOADS = DAYS // 100
@@ -63,6 +63,7 @@ class Figures:
     segments: Measured
     new: Measured
     new_segments: Measured
+    digests: tuple[Measured, Measured]
     short: Measured | None = None
     long: Measured | None = None
     rival: Rival | None = None
@@ -73,13 +74,15 @@ class Figures:
     def differs(self) -> bool:
         return bool(self.differences)
 
-    @property
-    def answers(self) -> dict[str, tuple[int, int]]:
-        """Each audience after the first build and after the new loads, to the row."""
-        return {
-            name: (self.segments.rows(f"{ROWS_OF}{name}"), self.new_segments.rows(f"{ROWS_OF}{name}"))
+    def other_rows(self, figures: Figures) -> list[str]:
+        """Audiences that have other rows there, after the first build or after the new loads."""
+        return [
+            name
             for name in AUDIENCES
-        }
+            if any(
+                mine.rows(name) != theirs.rows(name) for mine, theirs in zip(self.digests, figures.digests, strict=True)
+            )
+        ]
 
     @property
     def differences(self) -> list[str]:
@@ -151,7 +154,10 @@ class History:
         return self._measure(title, self.models, "tables", *self._as_of, *(["--full-refresh"] if full else []))
 
     def segments(self) -> Measured:
-        return self._measure("segments", 2 * len(AUDIENCES), "segments", *self._as_of)
+        return self._measure("segments", len(AUDIENCES), "segments", *self._as_of)
+
+    def digests(self) -> Measured:
+        return self._measure("rows of the audiences", len(AUDIENCES), "digests")
 
     @property
     def _as_of(self) -> tuple[str, str]:
@@ -169,6 +175,7 @@ def measure_engine(
     bound = main.bound()
     full = main.build(full=True)
     segments = main.segments()
+    first = main.digests()
     main.load(NEW_LOADS)
     figures = Figures(
         engine=engine,
@@ -178,6 +185,7 @@ def measure_engine(
         segments=segments,
         new=main.build(full=False),
         new_segments=main.segments(),
+        digests=(first, main.digests()),
         rival=rival,
     )
     drop(main.url)
