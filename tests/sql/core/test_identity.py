@@ -34,7 +34,7 @@ def records(seed: int) -> list[dict[str, str]]:
     for number in range(rng.choice([15, 40, 80])):
         row = {"source": "shop", "order_id": f"o{number}"}
         for kind in rng.sample(KINDS, rng.choice([1, 1, 2, 2, 3])):
-            value = str(rng.randrange(town))
+            value = str(1 + rng.randrange(town))  # a login of 0 is none
             row[kind] = {"email": f"m{value}@x.com", "phone": f"+4312345{value}"}.get(kind, value)
         made.append(row)
     return made
