@@ -21,7 +21,6 @@ from tests.include.sync.test_audit import connected, mailchimp, sync, tagged
 __all__ = ["mailchimp", "world"]
 
 
-@pytest.mark.on_spark
 def test_the_second_plan_has_nothing_to_send(world: World) -> None:
     world.person("ana", email="ana@x.com", phone="+421900000001", cart_value=10)
     for destination in ("mailchimp", "google_ads"):
@@ -49,7 +48,6 @@ def test_a_column_that_is_not_mapped_changes_nothing(world: World) -> None:
     assert world.plan().unchanged == 1
 
 
-@pytest.mark.on_spark
 def test_who_left_is_removed_with_what_was_sent(world: World) -> None:
     world.person("ana", email="ana@x.com")
     world.person("bob", email="bob@x.com")
