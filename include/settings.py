@@ -64,7 +64,7 @@ class Settings(BaseSettings):
         6000, ge=64, description="what a build may hold in memory on DuckDB (MB); what is above it goes to disk"
     )
     plan_memory_mb: int = Field(
-        216, ge=64, description="what a plan may hold in memory on DuckDB (MB); what is above it goes to disk"
+        192, ge=64, description="what a plan may hold in memory on DuckDB (MB); what is above it goes to disk"
     )
     session_gap: timedelta = Field(
         timedelta(minutes=30), description="a visit ends after this silence, where the source has no session id"
