@@ -30,6 +30,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,9 @@ class Teller:
                     began = records_loaded_at
                 stamp = {} if table == "sync.opt_outs" else {"loaded_at": began}
                 rows.setdefault(table, []).append({**row, **stamp})
+        # An answer of a tool is read when it is loaded; of two in one load, the one that was to be read first.
+        for place, row in enumerate(sorted(rows.get("sync.opt_outs", ()), key=itemgetter("read_at"))):
+            row["read_at"] = loaded_at + timedelta(microseconds=place)
         with self.warehouse.session() as session:
             for table, listed in rows.items():
                 self.warehouse.insert(table, listed, connection=session)
