@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ClassVar, Literal
@@ -197,6 +197,9 @@ def get_destination(name: str, options: Mapping[str, object] | None = None) -> D
     chosen = dict(options or {})
     conn_id = str(chosen.pop("connection", f"{name}_default"))
     return cls(get_connection(conn_id), read_settings(name, chosen))
+
+
+Connect = Callable[[str, Mapping[str, object]], Destination]  # get_destination, or what stands in for it
 
 
 def read_settings(name: str, options: Mapping[str, object]) -> DestinationSettings:

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from include.destinations.base import get_destination
+from include.destinations.base import Connect, get_destination
 from include.destinations.http import utc_now
 from include.privacy.lists import Farewell, take_off
 from include.privacy.person import block, gather, gather_imported_again, run
 from include.privacy.purge import delete_rows, keep_opt_outs, strike_out
 from include.privacy.requests import collect_requests, open_requests
 from include.settings import get_settings
-from include.sync.leave import Connect
 
 if TYPE_CHECKING:
     from include.warehouse.engine import Warehouse

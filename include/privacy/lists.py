@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from include.destinations.base import Destination, destination_class
+from include.destinations.base import Connect, Destination, destination_class
 from include.errors import AudienceRejected, ListGone, NotSupported, RekindleError
 from include.sync.leave import (
-    Connect,
     Identifiers,
     as_json,
     ask_after,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from include.errors import TransientError
 from include.privacy.person import as_text, run
 from include.settings import get_settings
+from include.sync.leave import as_json
 from include.warehouse.models import load_models
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def strike_out(warehouse: Warehouse, session: Connection, request_ids: Sequence[
         left = {kind: [value for value in values if value not in hers] for kind, values in sent.items()}
         if left != sent:
             kept = {kind: values for kind, values in left.items() if values}
-            mended.append({**row, "identifiers": json.dumps(kept, ensure_ascii=False, separators=(",", ":"))})
+            mended.append({**row, "identifiers": as_json(kept)})
     if not mended:
         return
     warehouse.insert("sync.ledger", mended, connection=session)  # first: where there are no transactions, none is lost

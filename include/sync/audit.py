@@ -18,18 +18,19 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from include.destinations.base import Destination, get_destination
+from include.destinations.base import Connect, Destination, get_destination
 from include.destinations.http import utc_now
 from include.errors import NotSupported
 from include.settings import get_settings
 from include.sync.ledger import Found, LedgerTarget, append_found, ensure_ledger
 from include.sync.lists import check_same_list, name_of_list
+from include.sync.opt_outs import NEWEST_ANSWER
 from include.sync.stats import record_stats
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from include.warehouse.engine import Warehouse
 
 logger = logging.getLogger(__name__)
-
-Connect = Callable[[str, Mapping[str, object]], Destination]
 
 PAGE_ROWS = 20_000
 PROGRESS_SECONDS = 10.0
@@ -59,14 +58,11 @@ _MISSING = """
         and members.acknowledged_at < :settled
         and listed.member_key is null
 """
-_OPTED_OUT = """
+_OPTED_OUT = f"""
     select value as member_key
     from sync.opt_outs
     where destination = :destination
-    qualify row_number() over (
-        partition by list_name, kind, value, channel
-        order by read_at desc, case when is_active then 0 else 1 end
-    ) = 1 and is_active
+    {NEWEST_ANSWER} and is_active
 """
 _UNKNOWN = """
     select listed.member_key

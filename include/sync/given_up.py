@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from include.audiences.eligibility import know_who_said_no
 from include.audiences.workbench import Workbench
-from include.destinations.base import Destination, destination_class, get_destination
+from include.destinations.base import Connect, Destination, destination_class, get_destination
 from include.errors import RekindleError
-from include.sync.leave import Connect, as_json, options_of, send_removals, wait_for_answers
+from include.sync.leave import as_json, options_of, send_removals, wait_for_answers
 from include.sync.ledger import LedgerTarget, PlanRow, ensure_ledger, in_columns
 from include.sync.leftovers import SENT_KEYS, Honoured, policy_of, targets_of
 from include.sync.one_writer import one_writer

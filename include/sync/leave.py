@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any
 
 from include.audiences.load import load_audiences
 from include.destinations.base import Destination, RowResult
 from include.errors import ConfigurationError, ListGone
-from include.sync.ledger import Answers, LedgerTarget, pending_requests, record_answers, record_outcomes
+from include.sync.ledger import (
+    Answers,
+    LedgerTarget,
+    last_planned,
+    pending_requests,
+    record_answers,
+    record_outcomes,
+)
 from include.sync.send import send_rows
 
 if TYPE_CHECKING:
@@ -18,19 +25,10 @@ if TYPE_CHECKING:
 
     from include.warehouse.engine import Warehouse
 
-Connect = Callable[[str, Mapping[str, object]], Destination]
 Identifiers = dict[str, list[str]]
 
 QUICK_POLLS = (1.0, 2.0, 4.0)  # seconds between the questions after what is answered later
 _GONE = RowResult("accepted", "the list is gone")
-
-_NEWEST_OPTIONS = """
-    select options
-    from sync.plans
-    where audience = :audience and destination = :destination and options is not null
-    order by created_at desc, plan_id desc
-    limit 1
-"""
 
 
 def options_of(warehouse: Warehouse, audience: str, destination: str) -> dict[str, Any]:
@@ -42,7 +40,7 @@ def options_of(warehouse: Warehouse, audience: str, destination: str) -> dict[st
     for target in known[audience].destinations if audience in known else ():
         if target.to == destination:
             return dict(target.options)
-    if last := warehouse.scalar(_NEWEST_OPTIONS, audience=audience, destination=destination):
+    if last := last_planned(warehouse, "options", audience, destination):
         return dict(json.loads(last))
     for name in sorted(known):
         for target in known[name].destinations:

@@ -226,6 +226,25 @@ def read_plan(warehouse: Warehouse, plan_id: str, *, connection: Connection | No
     return found[0]
 
 
+def last_planned(
+    warehouse: Warehouse, column: str, audience: str, destination: str, *, connection: Connection | None = None
+) -> str | None:
+    """A text of the target's newest plan that has it; None before its first one."""
+    found = warehouse.scalar(
+        f"""
+        select {column}
+        from sync.plans
+        where audience = :audience and destination = :destination and {column} is not null
+        order by created_at desc, plan_id desc
+        limit 1
+        """,
+        connection=connection,
+        audience=audience,
+        destination=destination,
+    )
+    return None if found is None else str(found)
+
+
 def pending_requests(warehouse: Warehouse, audience: str, destination: str) -> list[dict[str, Any]]:
     """The requests of a target that have no answer yet, oldest first."""
     return warehouse.read(

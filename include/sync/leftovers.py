@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from include.audiences.eligibility import ALWAYS_APPLIED, know_who_said_no
 from include.audiences.load import load_audiences
 from include.audiences.workbench import Workbench
-from include.destinations.base import Destination, destination_class, get_destination
+from include.destinations.base import Connect, Destination, destination_class, get_destination
 from include.destinations.http import utc_now
 from include.errors import ConfigurationError, RekindleError, TransientError
-from include.sync.leave import Connect, Identifiers, as_json, ask_after, options_of, send_removals, wait_for_answers
+from include.sync.leave import Identifiers, as_json, ask_after, options_of, send_removals, wait_for_answers
 from include.sync.ledger import LedgerTarget, PlanRow, ensure_ledger, in_columns, pending_requests
 from include.sync.one_writer import one_writer
 

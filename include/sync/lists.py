@@ -12,7 +12,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from include.errors import ConfigurationError
-from include.sync.ledger import Found, LedgerTarget, append_found, ensure_ledger
+from include.sync.ledger import Found, LedgerTarget, append_found, ensure_ledger, last_planned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -24,13 +24,6 @@ logger = logging.getLogger(__name__)
 FORGET = "forget-"  # with which the plan_id of what was forgotten begins
 FORGOTTEN = "forgotten: the list is another one now"
 
-_NEWEST_NAME = """
-    select list_name
-    from sync.plans
-    where audience = :audience and destination = :destination and list_name is not null
-    order by created_at desc, plan_id desc
-    limit 1
-"""
 _A_ROW = """
     select 1 as one
     from sync.ledger
@@ -54,8 +47,7 @@ def name_of_list(
     warehouse: Warehouse, audience: str, destination: str, *, connection: Connection | None = None
 ) -> str | None:
     """The name that the target's last plan was made for; None before its first one."""
-    name = warehouse.scalar(_NEWEST_NAME, connection=connection, audience=audience, destination=destination)
-    return None if name is None else str(name)
+    return last_planned(warehouse, "list_name", audience, destination, connection=connection)
 
 
 def check_same_list(warehouse: Warehouse, audience: str, destination: str, list_id: str) -> None:

@@ -7,12 +7,12 @@ kind `read` marks when a list was last read to its end, so that the next read be
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from include.destinations.base import Destination, OptOut, destination_class, get_destination
+from include.destinations.base import Connect, OptOut, destination_class, get_destination
 from include.destinations.http import utc_now
 from include.errors import ConfigurationError, NotSupported, RekindleError
 from include.privacy.requests import PREFIXES, hash_of
@@ -22,9 +22,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Connect = Callable[[str, Mapping[str, object]], Destination]
-
 CHUNK_ROWS = 1000
+# Of each list, person and channel what a tool told last.
+NEWEST_ANSWER = """
+    qualify row_number() over (
+        partition by list_name, kind, value, channel
+        order by read_at desc, case when is_active then 0 else 1 end
+    ) = 1
+"""
 MANY = 100  # people who said no: above it a tool is asked for all who changed, not for each of them
 LATELY = timedelta(minutes=10)  # build_audiences has read every tool before it starts a sync
 CLOCKS_DIFFER = timedelta(minutes=5)  # between us and a tool; reading a little twice costs nothing
@@ -108,16 +113,13 @@ def read_opt_outs(
 def _said_no(warehouse: Warehouse, destination: str, list_name: str | None) -> list[str] | None:
     """Who has said no there and may come back; None where they are many, or where of one only a hash is kept."""
     held = warehouse.read(
-        """
+        f"""
         select kind, value
         from (
             select kind, value, is_active, list_name
             from sync.opt_outs
             where destination = :destination and kind <> 'read'
-            qualify row_number() over (
-                partition by list_name, kind, value, channel
-                order by read_at desc, case when is_active then 0 else 1 end
-            ) = 1
+            {NEWEST_ANSWER}
         ) as newest
         where is_active and (list_name is null or list_name = :list_name)
         order by case when kind = 'hashed' then 0 else 1 end
@@ -153,14 +155,11 @@ def _write_changes(warehouse: Warehouse, destination: str, list_name: str | None
         held = {
             (row["list_name"], row["kind"], row["value"], row["channel"]): (bool(row["is_active"]), row["reason"])
             for row in warehouse.read(
-                """
+                f"""
                 select list_name, kind, value, channel, reason, is_active
                 from sync.opt_outs
                 where destination = :destination and value in (:held_values)
-                qualify row_number() over (
-                    partition by list_name, kind, value, channel
-                    order by read_at desc, case when is_active then 0 else 1 end
-                ) = 1
+                {NEWEST_ANSWER}
                 """,
                 destination=destination,
                 held_values=sorted({answer.value for answer in chunk} | hashes.keys()),

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from include.destinations.base import Destination, RequestOutcome, RowResult, get_destination
+from include.destinations.base import Connect, Destination, RequestOutcome, RowResult, get_destination
 from include.errors import ConfigurationError
 from include.sync.intentions import has_intentions, intend, settle
 from include.sync.ledger import (
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from include.warehouse.engine import Warehouse
 
 logger = logging.getLogger(__name__)
-
-Connect = Callable[[str, Mapping[str, object]], Destination]
 
 PAGE_ROWS = 50_000
 # Answers written in one transaction at most: DuckDB stores 122,880 rows together, and writes them all again when some

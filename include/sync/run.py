@@ -11,14 +11,13 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from include.audiences.load import load_audiences
-from include.destinations.base import get_destination
+from include.destinations.base import Connect, get_destination
 from include.destinations.http import utc_now
 from include.errors import ConfigurationError, PlanOutdated, QualityGateFailed, TransientError
 from include.warehouse.engine import Warehouse, get_warehouse
 
 if TYPE_CHECKING:
     from include.sync.approvals import Question
-    from include.sync.push import Connect
 
 log = logging.getLogger(__name__)
 

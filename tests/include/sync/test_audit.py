@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 import pytest
 
-from include.destinations.base import Destination, destination_class
+from include.destinations.base import Connect, Destination, destination_class
 from include.sync.audit import AuditSummary, audit_target
 from include.sync.opt_outs import read_opt_outs
 from include.sync.plan import PlanSummary
@@ -16,8 +16,6 @@ from tests.include.destinations import fake_google_ads, fake_mailchimp
 from tests.include.sync.target_world import World, world
 
 __all__ = ["world"]  # a fixture
-
-Connect = Callable[[str, Mapping[str, object]], Destination]
 
 
 @pytest.fixture

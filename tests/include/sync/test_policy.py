@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.audiences.load import load_audiences
-from include.destinations.base import Destination, destination_class
+from include.destinations.base import Connect, Destination, destination_class
 from include.destinations.http import utc_now
 from include.errors import TransientError
 from include.identity.hashing import google_email_sha256, google_phone_sha256
@@ -33,7 +33,7 @@ from include.settings import get_settings
 from include.sync import recheck, run
 from include.sync.opt_outs import read_opt_outs
 from include.sync.plan import plan_target
-from include.sync.push import Connect, confirm_plan
+from include.sync.push import confirm_plan
 from include.warehouse.build import build_segment, build_tables
 from include.warehouse.engine import Warehouse
 from tests.include.destinations.running_sandbox import RunningSandbox, running_sandbox
