@@ -91,6 +91,8 @@ _NEW_ROWS = """
     group by changes.action
 """
 
+_REMOVALS = "select member_key, profile_id from target.changes where action = 'remove'"
+
 _LAST_REMOVAL = """
     select plan_id
     from sync.ledger
@@ -265,7 +267,8 @@ def judge_plan(
     present = numbers.present
     if not judge(numbers, guard, gate_failures):
         return Judgement(present=present)
-    bench.build("urgent")
+    bench.give("target.asked", bench.written(_REMOVALS))
+    bench.build("urgent", bench.query("saying_no"))
     urgent = int(bench.rows("select count(*) as people from target.urgent")[0]["people"])
     bench.params["let_through"] = str(rows[0]["plan_id"]) if rows else ""
     counted = {str(row["action"]): int(row["people"]) for row in bench.rows(_NEW_ROWS)}

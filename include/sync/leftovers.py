@@ -53,20 +53,6 @@ SENT_KEYS = """
     from sync.memberships
     where audience = :audience and destination = :destination
 """
-_SAYING_NO = """
-    select sent.member_key
-    from target.sent_keys as sent
-    inner join target.said_no as said_no on sent.profile_id = said_no.profile_id
-    union distinct
-    select sent.member_key
-    from target.sent_keys as sent
-    inner join core.profile_merges as renamed on sent.profile_id = renamed.profile_id
-    inner join target.said_no as said_no on renamed.into_profile_id = said_no.profile_id
-    union distinct
-    select sent.member_key
-    from target.sent_keys as sent
-    inner join target.said_no as said_no on sent.member_key = said_no.member_key
-"""
 
 
 @dataclass(frozen=True)
@@ -162,7 +148,9 @@ def _who_said_no(warehouse: Warehouse, audience: str, destination: str) -> list[
     params = policy_of(audience, platform)
     with warehouse.session() as session, Workbench(warehouse, session, uuid.uuid4().hex, params, {}) as bench:
         know_who_said_no(bench, platform, SENT_KEYS)
-        return sorted(str(row["member_key"]) for row in bench.rows(_SAYING_NO))
+        bench.give("target.asked", bench.written("select member_key, profile_id from target.sent_keys"))
+        bench.give("target.saying_no", bench.query("saying_no"))
+        return sorted(str(row["member_key"]) for row in bench.rows("select member_key from target.saying_no"))
 
 
 def _take_off(
