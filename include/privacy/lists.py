@@ -20,13 +20,13 @@ from include.errors import AudienceRejected, ListGone, NotSupported, RekindleErr
 from include.sync.leave import (
     Identifiers,
     as_json,
-    ask_after,
+    ask_again,
     options_of,
     send_removals,
-    wait_for_answers,
 )
 from include.sync.ledger import LedgerTarget, PlanRow, in_columns
 from include.sync.one_writer import one_writer
+from include.sync.requests import poll
 
 if TYPE_CHECKING:
     from include.warehouse.engine import Warehouse
@@ -166,7 +166,7 @@ def _leave_list(warehouse: Warehouse, destination: Destination, one: _List) -> b
     """Off one list; False where the platform has no such list any more."""
     plans = {_plan(request) for request in one.people}
     is_there = True
-    ask_after(warehouse, destination, one.audience, plans)
+    ask_again(warehouse, destination, one.audience, plans)
     answers = _answers(warehouse, destination.name, one)
     for request, people in _without_answer(warehouse, destination.name, one, pending=False).items():
         rows = in_columns(
@@ -176,7 +176,7 @@ def _leave_list(warehouse: Warehouse, destination: Destination, one: _List) -> b
         target = LedgerTarget(one.audience, destination.name, one.list_id, _plan(request))
         failed_in_part = any(answers.get((_plan(request), key)) == "unattributed" for key in people)
         is_there = send_removals(warehouse, destination, target, rows, alone=failed_in_part) and is_there
-    wait_for_answers(warehouse, destination, one.audience, plans)
+    poll(lambda: not ask_again(warehouse, destination, one.audience, plans))
     return is_there
 
 

@@ -12,6 +12,7 @@ import json
 import logging
 import uuid
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,13 @@ from include.audiences.eligibility import know_who_said_no
 from include.audiences.workbench import Workbench
 from include.destinations.base import Connect, Destination, destination_class, get_destination
 from include.errors import RekindleError
-from include.sync.leave import as_json, options_of, send_removals, wait_for_answers
-from include.sync.ledger import LedgerTarget, PlanRow, ensure_ledger, in_columns
+from include.sync.leave import as_json, take_off
+from include.sync.ledger import PlanRow, ensure_ledger, in_columns
 from include.sync.leftovers import SENT_KEYS, Honoured, policy_of, targets_of
-from include.sync.one_writer import one_writer
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from include.warehouse.engine import Warehouse
 
 logger = logging.getLogger(__name__)
@@ -79,8 +81,12 @@ def honour_given_up(warehouse: Warehouse, connect: Connect = get_destination) ->
                 continue
             going = _whose_owner_said_no(warehouse, audience, platform, _given_up(warehouse, audience, destination))
             if going:
-                _take_off(warehouse, audience, destination, going, connect)
-                removed += len(going)
+                removed += take_off(warehouse, audience, destination, _removals(going), connect)
+                logger.info(
+                    "%s > %s: %s identifiers were sent with somebody else, and are of people who have said no; they "
+                    "are taken off",
+                    audience, destination, len(going),
+                )  # fmt: skip
         except RekindleError as error:
             logger.warning("%s > %s: %s", audience, destination, error)
             reasons.append(f"{audience} > {destination}: {error}")
@@ -128,21 +134,14 @@ def _whose_owner_said_no(
     return [one for one in given_up if one.identifier in said_no]
 
 
-def _take_off(
-    warehouse: Warehouse, audience: str, destination_name: str, going: list[_GivenUp], connect: Connect
-) -> None:
-    destination = connect(destination_name, options_of(warehouse, audience, destination_name))
-    plan_id = f"leave-{uuid.uuid4().hex}"
-    with one_writer(audience, destination_name):
-        for list_id in sorted({one.list_id for one in going}):
-            rows = in_columns(
+def _removals(going: list[_GivenUp]) -> Iterator[tuple[str, pa.Table]]:
+    """List ids and the removals of the identifiers alone."""
+    for list_id in sorted({one.list_id for one in going}):
+        yield (
+            list_id,
+            in_columns(
                 PlanRow(number, "remove", "", one.identifier, as_json({one.kind: [one.identifier]}), None, None)
                 for number, one in enumerate(going)
                 if one.list_id == list_id
-            )
-            send_removals(warehouse, destination, LedgerTarget(audience, destination_name, list_id, plan_id), rows)
-        wait_for_answers(warehouse, destination, audience)
-    logger.info(
-        "%s > %s: %s identifiers were sent with somebody else, and are of people who have said no; they are taken off",
-        audience, destination_name, len(going),
-    )  # fmt: skip
+            ),
+        )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Container, Sequence
+import logging
+import uuid
+from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from include.audiences.load import load_audiences
-from include.destinations.base import Destination, RowResult
+from include.destinations.base import Connect, Destination, RowResult
 from include.errors import ConfigurationError, ListGone
 from include.sync.ledger import (
     Answers,
@@ -16,8 +17,9 @@ from include.sync.ledger import (
     last_planned,
     pending_requests,
     record_answers,
-    record_outcomes,
 )
+from include.sync.one_writer import one_writer
+from include.sync.requests import ask_after, poll
 from include.sync.send import send_rows
 
 if TYPE_CHECKING:
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
 
     from include.warehouse.engine import Warehouse
 
+logger = logging.getLogger(__name__)
+
 Identifiers = dict[str, list[str]]
 
-QUICK_POLLS = (1.0, 2.0, 4.0)  # seconds between the questions after what is answered later
 _GONE = RowResult("accepted", "the list is gone")
 
 
@@ -73,30 +76,37 @@ def send_removals(
     return is_there
 
 
-def ask_after(
+def ask_again(
     warehouse: Warehouse, destination: Destination, audience: str, plans: Container[str] | None = None
 ) -> int:
-    """Ask after a target's requests (of these plans) that are answered later; how many still have no answer."""
-    waiting = 0
-    for request in pending_requests(warehouse, audience, destination.name):
-        if plans is None or request["plan_id"] in plans:
-            outcome = destination.outcome(str(request["request_id"]))
-            if outcome.status == "pending":
-                waiting += 1
-            else:
-                record_outcomes(warehouse, audience, destination.name, [(request, outcome)])
-    return waiting
+    """Ask after a target's open requests (of these plans); how many still have no answer."""
+    requests = [
+        request
+        for request in pending_requests(warehouse, audience, destination.name)
+        if plans is None or request["plan_id"] in plans
+    ]
+    return ask_after(warehouse, destination, audience, requests)["pending"]
 
 
-def wait_for_answers(
-    warehouse: Warehouse, destination: Destination, audience: str, plans: Container[str] | None = None
+def take_off(
+    warehouse: Warehouse,
+    audience: str,
+    destination_name: str,
+    removals: Iterable[tuple[str, pa.Table]],
+    connect: Connect,
 ) -> int:
-    """Ask a few times, with short waits; how many requests have no answer then."""
-    for wait in QUICK_POLLS:
-        if not ask_after(warehouse, destination, audience, plans):
-            return 0
-        time.sleep(wait)
-    return ask_after(warehouse, destination, audience, plans)
+    """Send removals of a target that no plan holds, by list id, and ask a few times after them; how many were sent."""
+    destination = connect(destination_name, options_of(warehouse, audience, destination_name))
+    plan_id = f"leave-{uuid.uuid4().hex}"
+    sent = 0
+    with one_writer(audience, destination_name):
+        ask_again(warehouse, destination, audience)
+        for list_id, rows in removals:
+            send_removals(warehouse, destination, LedgerTarget(audience, destination_name, list_id, plan_id), rows)
+            sent += len(rows)
+            logger.info("%s > %s: %s removals sent", audience, destination_name, sent)
+        poll(lambda: not ask_again(warehouse, destination, audience))
+    return sent
 
 
 def as_json(identifiers: Identifiers) -> str:

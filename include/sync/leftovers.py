@@ -21,11 +21,12 @@ from include.audiences.workbench import Workbench
 from include.destinations.base import Connect, Destination, destination_class, get_destination
 from include.destinations.http import utc_now
 from include.errors import ConfigurationError, RekindleError, TransientError
-from include.sync.leave import Identifiers, as_json, ask_after, options_of, send_removals, wait_for_answers
-from include.sync.ledger import LedgerTarget, PlanRow, ensure_ledger, in_columns, pending_requests
-from include.sync.one_writer import one_writer
+from include.sync.leave import Identifiers, as_json, take_off
+from include.sync.ledger import PlanRow, ensure_ledger, in_columns, pending_requests
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from include.warehouse.engine import Warehouse
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,8 @@ def honour_leftovers(warehouse: Warehouse, connect: Connect = get_destination) -
                 logger.info("%s: %s members are on a list that no audience file names any more", name, members)
             leaving = _who_said_no(warehouse, audience, destination) if members else []
             if leaving or pending_requests(warehouse, audience, destination):
-                removed += _take_off(warehouse, audience, destination, leaving, connect)
+                going = _removals(warehouse, audience, destination, leaving)
+                removed += take_off(warehouse, audience, destination, going, connect)
         except RekindleError as error:
             logger.warning("%s: %s", name, error)
             reasons.append(f"{name}: {error}")
@@ -100,7 +102,8 @@ def retire(warehouse: Warehouse, audience: str, destination: str, connect: Conne
             "everybody again; take it out of the file first"
         )
     ensure_ledger(warehouse)
-    removed = _take_off(warehouse, audience, destination, None, connect)
+    everybody = _removals(warehouse, audience, destination, None)
+    removed = take_off(warehouse, audience, destination, everybody, connect)
     left = int(warehouse.scalar(_COUNT, audience=audience, destination=destination) or 0)
     if left:
         raise TransientError(
@@ -153,27 +156,20 @@ def _who_said_no(warehouse: Warehouse, audience: str, destination: str) -> list[
         return sorted(str(row["member_key"]) for row in bench.rows("select member_key from target.saying_no"))
 
 
-def _take_off(
-    warehouse: Warehouse, audience: str, destination_name: str, keys: Sequence[str] | None, connect: Connect
-) -> int:
-    """Send the removal of these members of a target, of everybody for None; how many are sent."""
-    destination = connect(destination_name, options_of(warehouse, audience, destination_name))
-    plan_id = f"leave-{uuid.uuid4().hex}"
-    removed = 0
-    with one_writer(audience, destination_name):
-        ask_after(warehouse, destination, audience)
-        for rows in _pages(warehouse, audience, destination_name, keys):
-            for list_id, people in _gathered(destination, rows).items():
-                columns = in_columns(
+def _removals(
+    warehouse: Warehouse, audience: str, destination: str, keys: Sequence[str] | None
+) -> Iterator[tuple[str, pa.Table]]:
+    """List ids and removals of these members of a target, of everybody for None, page by page."""
+    first_kind = destination_class(destination).identifiers[0]
+    for rows in _pages(warehouse, audience, destination, keys):
+        for list_id, people in _gathered(first_kind, rows).items():
+            yield (
+                list_id,
+                in_columns(
                     PlanRow(number, "remove", profile, key, as_json(identifiers), None, None)
                     for number, (key, (profile, identifiers)) in enumerate(people.items())
-                )
-                target = LedgerTarget(audience, destination_name, list_id, plan_id)
-                send_removals(warehouse, destination, target, columns)
-                removed += len(people)
-            logger.info("%s > %s: %s removals sent", audience, destination_name, removed)
-        wait_for_answers(warehouse, destination, audience)
-    return removed
+                ),
+            )
 
 
 def _pages(
@@ -193,15 +189,13 @@ def _pages(
         after = str(rows[-1]["member_key"])
 
 
-def _gathered(
-    destination: Destination, rows: Iterable[Mapping[str, Any]]
-) -> dict[str, dict[str, tuple[str, Identifiers]]]:
+def _gathered(first_kind: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, tuple[str, Identifiers]]]:
     """Profile and all identifiers by list and member key."""
     found: dict[str, dict[str, tuple[str, Identifiers]]] = defaultdict(dict)
     for row in rows:
         key = str(row["member_key"])
         _, held = found[str(row["list_id"])].setdefault(key, (str(row["profile_id"] or ""), {}))
-        sent = json.loads(row["identifiers"]) if row["identifiers"] else {destination.identifiers[0]: [key]}
+        sent = json.loads(row["identifiers"]) if row["identifiers"] else {first_kind: [key]}
         for kind, values in sent.items():
             held[kind] = sorted({*held.get(kind, []), *values})
     return found

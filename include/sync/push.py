@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from include.destinations.base import Connect, Destination, RequestOutcome, RowResult, get_destination
+from include.destinations.base import Connect, Destination, RowResult, get_destination
 from include.errors import ConfigurationError
 from include.sync.intentions import has_intentions, intend, settle
 from include.sync.ledger import (
@@ -37,10 +37,10 @@ from include.sync.ledger import (
     pending_requests,
     read_plan,
     record_answers,
-    record_outcomes,
 )
 from include.sync.lists import check_same_list
 from include.sync.one_writer import one_writer
+from include.sync.requests import ask_after
 from include.sync.send import send_rows
 
 if TYPE_CHECKING:
@@ -160,17 +160,7 @@ def confirm_plan(warehouse: Warehouse, plan_id: str, connect: Connect = get_dest
     if not requests:
         return True
     destination, _ = _connect(plan, connect)
-    outcomes: Counter[str] = Counter()
-    answered: list[tuple[Mapping[str, Any], RequestOutcome]] = []
-    try:
-        for request in requests:
-            outcome = destination.outcome(str(request["request_id"]))
-            outcomes[outcome.status] += 1
-            if outcome.status != "pending":
-                answered.append((request, outcome))
-    finally:  # what was answered before an error is kept
-        if answered:
-            record_outcomes(warehouse, audience, destination_name, answered)
+    outcomes = ask_after(warehouse, destination, audience, requests)
     summary = ", ".join(f"{count} {status}" for status, count in sorted(outcomes.items()))
     logger.info("%s > %s: requests asked after: %s", audience, destination_name, summary)
     return outcomes["pending"] == 0

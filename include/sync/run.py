@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import datetime, timedelta
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-QUICK_POLLS = (1.0, 2.0, 4.0)  # seconds to wait between the first questions after an asynchronous request
 LONGEST_CONFIRM = timedelta(minutes=10)  # that a run waits for answers; its audience may be due again
 LONGEST_ANSWER = timedelta(hours=26)  # Google names up to a day; then somebody should look
 
@@ -203,13 +201,10 @@ def confirm_planned(plan_id: str) -> bool:
     Then the run ends, so that the audience's next one is not kept waiting, and `confirm_open` asks on.
     """
     from include.sync.push import confirm_plan
+    from include.sync.requests import poll
 
     warehouse = get_warehouse()
-    for wait in QUICK_POLLS:
-        if confirm_plan(warehouse, plan_id):
-            return True
-        time.sleep(wait)
-    if confirm_plan(warehouse, plan_id):
+    if poll(lambda: confirm_plan(warehouse, plan_id)):
         return True
     sent_at = warehouse.scalar(
         "select max(recorded_at) from sync.requests where plan_id = :plan_id and status = 'pending'", plan_id=plan_id

@@ -21,7 +21,7 @@ from include.privacy.honour import honour_requests
 from include.privacy.person import gather
 from include.privacy.requests import node_of, request_erasure
 from include.settings import get_settings
-from include.sync import leave
+from include.sync import leave, requests
 from include.sync.one_writer import one_writer
 from include.sync.opt_outs import read_opt_outs
 from include.sync.plan import plan_target
@@ -186,7 +186,7 @@ def audiences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REKINDLE_AS_OF", AS_OF.isoformat())
     get_settings.cache_clear()
     (tmp_path / "carts.yaml").write_text(AUDIENCE)
-    monkeypatch.setattr(leave, "QUICK_POLLS", ())
+    monkeypatch.setattr(requests, "QUICK_POLLS", ())
 
 
 @pytest.fixture
@@ -344,7 +344,7 @@ def test_killed_at_every_step_the_next_run_goes_on(small_shop: Shop, monkeypatch
         (honour, "delete_rows"),
         (honour, "take_off"),
         (leave, "record_answers"),
-        (leave, "record_outcomes"),
+        (requests, "record_outcomes"),
         (honour, "_receipt"),
         (honour, "_finish"),
         (honour, "_forget_keys"),

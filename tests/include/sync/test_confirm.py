@@ -11,7 +11,7 @@ import pytest
 from include.destinations.base import RequestOutcome
 from include.destinations.http import utc_now
 from include.errors import TransientError
-from include.sync import push, run
+from include.sync import push, requests, run
 from include.warehouse.engine import Warehouse
 from tests.include.sync.test_push import Paper, _audience_file, ledger, push_pending
 
@@ -39,7 +39,7 @@ def pushed(empty_warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> tuple
     push_pending(empty_warehouse, "add b", request_id="r2", plan_id="plan-2")
     paper.outcomes = {"r1": PENDING, "r2": PENDING}
     monkeypatch.setattr(run, "get_warehouse", lambda: empty_warehouse)
-    monkeypatch.setattr(run, "QUICK_POLLS", ())
+    monkeypatch.setattr(requests, "QUICK_POLLS", ())
     monkeypatch.setattr(push, "confirm_plan", partial(push.confirm_plan, connect=paper.connect))
     return empty_warehouse, paper
 

@@ -9,7 +9,7 @@ import pytest
 from include.destinations.base import Destination, destination_class
 from include.errors import TransientError
 from include.identity import google_email_sha256, google_phone_sha256
-from include.sync import leave
+from include.sync import requests
 from include.sync.given_up import honour_given_up
 from include.sync.leftovers import Honoured
 from include.sync.push import confirm_plan, push_plan
@@ -48,7 +48,7 @@ class Ads:
 @pytest.fixture
 def ads(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ads]:
     """Ana came in with a number that is Zoe's now, and Bo with one of his own."""
-    monkeypatch.setattr(leave, "QUICK_POLLS", ())
+    monkeypatch.setattr(requests, "QUICK_POLLS", ())
     ads = Ads(world)
     world.person("ana", email="ana@x.com", phone=PHONE)
     world.person("bo", email="bo@x.com", phone="+421900000002")

@@ -10,7 +10,7 @@ import pytest
 from include.destinations.base import Destination, destination_class
 from include.errors import ConfigurationError, TransientError
 from include.identity import google_email_sha256
-from include.sync import leave, leftovers
+from include.sync import leftovers, requests
 from include.sync.leftovers import Honoured, honour_leftovers, retire
 from include.sync.push import confirm_plan, push_plan
 from tests.include.destinations import fake_google_ads, fake_mailchimp
@@ -54,7 +54,7 @@ class Tools:
 
 @pytest.fixture
 def tools(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tools]:
-    monkeypatch.setattr(leave, "QUICK_POLLS", ())
+    monkeypatch.setattr(requests, "QUICK_POLLS", ())
     made = Tools(world)
     yield made
     server: LocalServer
