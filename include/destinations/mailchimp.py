@@ -226,11 +226,9 @@ class Mailchimp(Destination):
             offset += PAGE_ROWS - OVERLAP
 
     def erase(self, identifiers: Mapping[str, Sequence[str]]) -> None:
-        from include.identity.hashing import email_md5
-
         list_id = self._list_id()
         for address in identifiers.get("email", ()):
-            path = f"/lists/{list_id}/members/{email_md5(address)}/actions/delete-permanent"
+            path = f"{_member_path(list_id, address)}/actions/delete-permanent"
             answer = self.api.call("POST", path, "erase a member")
             if answer.status != 404:  # 404: never was on the list, or is erased already
                 self._done(answer, "erase a member")
@@ -300,11 +298,9 @@ class Mailchimp(Destination):
 
     def _put(self, audience: str, row: Mapping[str, Any]) -> RowResult:
         """One member by herself, where the batch call does not know `status_if_new`."""
-        from include.identity.hashing import email_md5
-
         answer = self.api.call(
             "PUT",
-            f"/lists/{audience}/members/{email_md5(row['email_address'])}",
+            _member_path(audience, row["email_address"]),
             "add one member",
             params={"skip_merge_validation": "true"},
             json={key: row[key] for key in ("email_address", "status_if_new", "merge_fields")},
@@ -343,10 +339,8 @@ class Mailchimp(Destination):
 
     def _member(self, audience: str, address: str, fields: str) -> Mapping[str, Any] | None:
         """One member of the list; None for who is not on it (404)."""
-        from include.identity.hashing import email_md5
-
         what = "look at one member"
-        path = f"/lists/{audience}/members/{email_md5(address)}"
+        path = _member_path(audience, address)
         answer = self.api.call("GET", path, what, params={"fields": fields})
         return None if answer.status == 404 else self._done(answer, what)
 
@@ -508,6 +502,12 @@ def _reason(error: Mapping[str, Any]) -> str:
     code, field = error.get("error_code") or "", error.get("field") or ""
     words = [str(word) for word in (code, field, error.get("field_message") or text) if word]
     return without_people(": ".join(words)) or "refused without a reason"
+
+
+def _member_path(list_id: str, address: str) -> str:
+    from include.identity.hashing import email_md5
+
+    return f"/lists/{list_id}/members/{email_md5(address)}"
 
 
 def _failures(answer: Mapping[str, Any], sent: Sequence[str]) -> dict[str, str]:
