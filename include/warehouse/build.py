@@ -200,7 +200,10 @@ def _rebuild_identifiers(
     before = warehouse.columns("core.identifiers", connection=session)
     if not before or "node" not in before or warehouse.columns("core.former_names", connection=session) is None:
         return rebuild()
-    old = "core.identifiers__old"
+    # A name of its own: Spark drops what lies beside a table before it builds that anew.
+    old = warehouse.beside("core.replaced_identifiers")
+    if warehouse.dialect == "spark":
+        spark.drop_leftovers(session, "core.replaced_identifiers")
     _run(session, f"drop table if exists {old}")
     _run(session, f"create table {old} as select node, profile_id from core.identifiers")
     rows = rebuild()

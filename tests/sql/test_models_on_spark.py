@@ -69,6 +69,24 @@ def test_every_table_has_the_same_rows(there: Template, here: Warehouse, schema:
     assert different == []
 
 
+def test_identities_built_again_are_the_same_and_a_name_that_is_gone_leaves_a_trail(
+    there: Template, here: Warehouse
+) -> None:
+    before = rows(here, "core.identifiers")
+    node = str(here.scalar("select min(node) from core.identifiers where profile_id is not null"))
+    columns = ", ".join(
+        "'p_gone' as profile_id" if name == "profile_id" else name for name in there.columns["core.identifiers"]
+    )
+    here.execute(f"insert into core.identifiers select {columns} from core.identifiers where node = :node", node=node)
+    with here.session() as session:
+        model = there.models["core.identifiers"]
+        run_model(here, session, model, params_of(model, {"as_of": AS_OF}, settings_of({}))[0])
+        tables = {str(row[1]) for row in session.exec_driver_sql("show tables in core")}
+    assert rows(here, "core.identifiers") == before
+    assert here.read("select node from core.former_names where profile_id = 'p_gone'") == [{"node": node}]
+    assert not [name for name in tables if "__" in name]
+
+
 def rows(warehouse: Warehouse, name: str) -> list[str]:
     """The rows as texts, numbers to nine digits: the order in which an engine adds is its own."""
     found = warehouse.read(f"select * from {name}")

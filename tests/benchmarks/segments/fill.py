@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import sqlalchemy
 
-from include.warehouse import postgres
-from include.warehouse.engine import INSERT_CHUNK, Warehouse
+from include.warehouse.engine import Warehouse
 from tests.benchmarks.segments.shop import DAYS, RAW_TABLES, Shop, steps, write_step
 
 Told = Callable[[str, int, float], None]
@@ -34,11 +34,13 @@ def fill(warehouse: Warehouse, shop: Shop, first: int, end: int, told: Told) -> 
                 write_step(connection, shop, begin, stop)
             told("loads", stop - first, time.perf_counter() - began)
         return
-    with _drawing_board() as board:
+    with _drawing_board() as board, TemporaryDirectory(prefix="rekindle-shop-") as folder:
         for begin, stop in steps(shop, first, end):
             write_step(board, shop, begin, stop)
             for table in RAW_TABLES:
-                _carry_over(board, warehouse, f"raw.{table}")
+                path = f"{folder}/{table}.parquet"
+                _take_off(board, table, path)
+                warehouse.append_parquet(f"raw.{table}", path)
             told("loads", stop - first, time.perf_counter() - began)
 
 
@@ -50,8 +52,7 @@ def write_parquet(shop: Shop, first: int, end: int, folder: Path, told: Told) ->
             write_step(board, shop, begin, stop)
             for table in RAW_TABLES:
                 (folder / table).mkdir(parents=True, exist_ok=True)
-                board.execute(f"copy raw.{table} to '{folder / table}/{begin:05}.parquet' (format parquet)")
-                board.execute(f"delete from raw.{table}")
+                _take_off(board, table, f"{folder / table}/{begin:05}.parquet")
             told("loads", stop - first, time.perf_counter() - began)
 
 
@@ -64,16 +65,10 @@ def _drawing_board() -> Iterator[Any]:
         yield session.connection.driver_connection
 
 
-def _carry_over(board: Any, warehouse: Warehouse, table: str) -> None:
-    for batch in board.sql(f"select * from {table}").to_arrow_reader(INSERT_CHUNK):
-        if warehouse.dialect == "postgres":
-            import pyarrow as pa
-
-            with warehouse.session() as session:
-                postgres.copy_in(session, table, pa.Table.from_batches([batch]))
-        else:
-            warehouse.insert(table, batch.to_pylist())
-    board.execute(f"delete from {table}")
+def _take_off(board: Any, table: str, path: str) -> None:
+    """Move the rows of a table of the board to a Parquet file."""
+    board.execute(f"copy raw.{table} to '{path}' (format parquet)")
+    board.execute(f"delete from raw.{table}")
 
 
 def main() -> None:
