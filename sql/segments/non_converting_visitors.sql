@@ -25,10 +25,11 @@ with engaged_visits as (
         and ended_at <= :as_of - :quiet_for
 ),
 
-people as (
+-- Few, and looked for the other way round: everybody who is a person would be most of core.profiles.
+not_people as (
     select profile_id
     from core.profiles
-    where not coalesce(is_bot, false) and not coalesce(is_staff, false)
+    where coalesce(is_bot, false) or coalesce(is_staff, false)
 ),
 
 visitors as (
@@ -43,6 +44,7 @@ visitors as (
     group by profile_id
 ),
 
+-- Nothing before it converts anybody; of a long history most is passed over unread.
 earliest as (
     select min(first_started_at) as started_at
     from visitors
@@ -86,6 +88,7 @@ other_actions as (
         ) as profile_id,
         actions.occurred_at
     from core.actions as actions
+    cross join earliest
     left join core.identifiers as users
         on
             users.identifier_kind = 'user_id'
@@ -113,6 +116,7 @@ other_actions as (
     where
         actions.event_name in (:conversions)
         and actions.event_name not in ('purchase', 'generate_lead', 'sign_up')
+        and actions.occurred_at >= earliest.started_at
         and actions.occurred_at < :as_of
         and coalesce(actions.occurred_at >= erased_users.erased_until, true)
         and coalesce(actions.occurred_at >= erased_emails.erased_until, true)
@@ -143,19 +147,22 @@ conversions as (
     from core.order_profiles as order_profiles
     inner join core.orders as orders
         on order_profiles.order_key = orders.order_key
-    where coalesce(orders.counts, false) and 'purchase' in (:conversions)
+    cross join earliest
+    where coalesce(orders.counts, false) and orders.ordered_at >= earliest.started_at and 'purchase' in (:conversions)
     union all
     select
-        profile_id,
-        crm_created_at as converted_at
-    from core.profiles
-    where crm_created_at is not null and 'contact_created' in (:conversions)
+        profiles.profile_id,
+        profiles.crm_created_at as converted_at
+    from core.profiles as profiles
+    cross join earliest
+    where profiles.crm_created_at >= earliest.started_at and 'contact_created' in (:conversions)
     union all
     select
-        profile_id,
-        started_at as converted_at
-    from core.subscriptions
-    where 'subscription_begun' in (:conversions)
+        subscriptions.profile_id,
+        subscriptions.started_at as converted_at
+    from core.subscriptions as subscriptions
+    cross join earliest
+    where subscriptions.started_at >= earliest.started_at and 'subscription_begun' in (:conversions)
 ),
 
 converted as (
@@ -179,12 +186,12 @@ select
     visitors.first_ended_at + :quiet_for as entered_at,
     visitors.last_ended_at as last_visit_at
 from visitors
-inner join people
-    on visitors.profile_id = people.profile_id
+left join not_people
+    on visitors.profile_id = not_people.profile_id
 left join converted
     on visitors.profile_id = converted.profile_id
 left join signs
     on visitors.profile_id = signs.profile_id
 left join core.profile_activity as activity
     on visitors.profile_id = activity.profile_id
-where converted.profile_id is null
+where not_people.profile_id is null and converted.profile_id is null
