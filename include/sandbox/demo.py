@@ -164,7 +164,7 @@ def _watch(airflow: Airflow) -> tuple[bool, float]:
                 for task in (task for task in tasks if task["state"] == "failed"):
                     name = f"{dag_id}.{task['task_id']}"
                     console.print(f"  {name} failed: {airflow.why(dag_id, task)}", style="red", markup=False)
-        time.sleep(1)
+        time.sleep(2)  # an answer about all tasks costs Airflow as much as a small task
     for dag_id in waiting:
         console.print(f"  [red]{dag_id} did not end within {LINE_TIMEOUT:.0f} s[/red]")
     times = [datetime.fromisoformat(dag_run[key]) for dag_run in ended.values() for key in ("start_date", "end_date")]

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class Airflow:
     log: Path
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
     runs: dict[str, str] = field(default_factory=dict)
+    due: dict[str, str] = field(default_factory=dict)
     started_at: str = ""
     patience: float = BUSY_TIMEOUT
 
@@ -95,37 +97,49 @@ class Airflow:
             self.put("/pools", "name", {"name": pool, "slots": slots, "include_deferred": False})
 
     def start(self, wanted: list[str], first: list[str]) -> None:
-        """Turn the DAGs on, the last stage first so that no announcement is missed, and start the `first` ones."""
-        self.wait_for_dags(wanted)
+        """Turn the DAGs on, the last stage first so that no announcement is missed, and start the `first` ones.
+
+        One that is due by its schedule starts by itself; started once more, it would have all that follows run twice.
+        """
+        comes_at = self.wait_for_dags(wanted)
+        self.started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        now = datetime.now(UTC)
+        self.due = {dag_id: due for dag_id in first if (due := comes_at[dag_id]) and datetime.fromisoformat(due) <= now}
         for dag_id in reversed(wanted):
             self.call("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
-        self.started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         for dag_id in first:
+            if dag_id in self.due:
+                continue
             self.runs[dag_id] = f"demo__{self.started_at}"
             body = {"dag_run_id": self.runs[dag_id], "logical_date": None}
             self.call("POST", f"/dags/{dag_id}/dagRuns", fine=409, json=body)
 
-    def wait_for_dags(self, wanted: list[str]) -> None:
-        """Until every DAG file has been read; ConfigurationError with the reason where one cannot be."""
+    def wait_for_dags(self, wanted: list[str]) -> dict[str, str | None]:
+        """Until every DAG file has been read; when each DAG comes next by its schedule (ISO, UTC).
+
+        ConfigurationError with the reason where a file cannot be read.
+        """
         end = time.monotonic() + START_TIMEOUT
         missing = set(wanted)
         while time.monotonic() < end:
             broken = self.call("GET", "/importErrors")["import_errors"]
             if broken:
                 raise ConfigurationError(f"{broken[0]['filename']} cannot be read: {broken[0]['stack_trace'][-600:]}")
-            missing = set(wanted) - {dag["dag_id"] for dag in self.call("GET", "/dags?limit=200")["dags"]}
+            found = {dag["dag_id"]: dag["next_dagrun_run_after"] for dag in self.call("GET", "/dags?limit=200")["dags"]}
+            missing = set(wanted) - found.keys()
             if not missing:
-                return
+                return found
             time.sleep(0.5)
         raise ConfigurationError(f"Airflow has not read these DAGs: {', '.join(sorted(missing))}")
 
     def find_run(self, dag_id: str) -> dict[str, Any] | None:
-        """The run of a DAG that this demo waits for: the one it started, else the first since it started."""
+        """The run of a DAG that this demo waits for: the one it started, the one that was due, else the first since."""
         if dag_id in self.runs:
             found = self.call("GET", f"/dags/{dag_id}/dagRuns/{self.runs[dag_id]}")
             return dict(found)
-        query = f"/dags/{dag_id}/dagRuns?run_after_gte={self.started_at}&order_by=run_after&limit=20"
-        runs = [run for run in self.call("GET", query)["dag_runs"] if run["run_type"] == "asset_triggered"]
+        since, kind = (self.due[dag_id], "scheduled") if dag_id in self.due else (self.started_at, "asset_triggered")
+        query = f"/dags/{dag_id}/dagRuns?run_after_gte={since}&order_by=run_after&limit=20"
+        runs = [run for run in self.call("GET", query)["dag_runs"] if run["run_type"] == kind]
         if not runs:
             return None
         self.runs[dag_id] = runs[0]["dag_run_id"]

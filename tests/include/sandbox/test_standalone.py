@@ -32,7 +32,7 @@ def test_a_run_is_started_once_however_often_the_database_is_busy(tmp_path: Path
         if request.url.path == "/api/v2/importErrors":
             return httpx.Response(200, json={"import_errors": []})
         if request.url.path == "/api/v2/dags":
-            return httpx.Response(200, json={"dags": [{"dag_id": "ingest"}]})
+            return httpx.Response(200, json={"dags": [{"dag_id": "ingest", "next_dagrun_run_after": None}]})
         if request.method != "POST":
             return httpx.Response(200, json={})
         answer = next(starts)
@@ -47,6 +47,34 @@ def test_a_run_is_started_once_however_often_the_database_is_busy(tmp_path: Path
     assert len(bodies) == 3
     assert set(bodies) == {bodies[0]}
     assert demo.runs["ingest"].encode() in bodies[0]
+
+
+def test_what_is_due_by_its_schedule_is_waited_for_and_not_started_once_more(tmp_path: Path) -> None:
+    due = {"ingest_due": "2026-03-10T11:00:00Z", "ingest_later": "2999-01-01T00:00:00Z", "build": None}
+    started: list[str] = []
+
+    def answers(request: httpx.Request) -> httpx.Response:
+        path = request.url.path.removeprefix("/api/v2")
+        if path == "/importErrors":
+            return httpx.Response(200, json={"import_errors": []})
+        if path == "/dags":
+            dags = [{"dag_id": name, "next_dagrun_run_after": at} for name, at in due.items()]
+            return httpx.Response(200, json={"dags": dags})
+        if request.method == "POST":
+            started.append(path)
+        if path == "/dags/ingest_due/dagRuns":
+            assert request.url.params["run_after_gte"] == due["ingest_due"]
+            runs = [{"dag_run_id": f"{kind}__1", "run_type": kind} for kind in ("manual", "scheduled")]
+            return httpx.Response(200, json={"dag_runs": runs})
+        return httpx.Response(200, json={})
+
+    demo = airflow(answers, tmp_path)
+    demo.start(list(due), ["ingest_due", "ingest_later"])
+
+    assert started == ["/dags/ingest_later/dagRuns"]
+    found = demo.find_run("ingest_due")
+    assert found is not None
+    assert found["dag_run_id"] == "scheduled__1"
 
 
 def test_an_airflow_that_stays_broken_is_told_with_its_answer(tmp_path: Path) -> None:
