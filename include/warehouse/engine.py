@@ -87,6 +87,8 @@ class Warehouse:
         if backend == "duckdb":
             import duckdb
 
+            # By name, because SQLAlchemy would look for it in all packages there are.
+            sqlalchemy.dialects.registry.register("duckdb", "duckdb_engine", "Dialect")
             self._engine_errors = (sqlalchemy.exc.DBAPIError, duckdb.Error)
             if parsed.database in (None, "", ":memory:"):
                 # A named memory database lives as long as one connection to it, and every session has its own.

@@ -15,8 +15,9 @@ from include.sync.run import plan_next, push_planned
 from include.warehouse.engine import get_warehouse
 
 # What the others import before the clock, and what these functions import when they are called.
-for _name in ("duckdb", "duckdb_engine", "pyarrow.compute", "psycopg", "include.sync.plan", "include.sync.push"):
+for _name in ("duckdb", "duckdb_engine", "pyarrow.compute", "psycopg", "httpcore", "include.sync.push"):
     importlib.import_module(_name)
+importlib.import_module("include.sync.plan")
 importlib.import_module("include.destinations.mailchimp")
 importlib.import_module("include.destinations.google_ads")
 
