@@ -43,28 +43,34 @@ def python_twin(name: str) -> Callable[[str], str]:
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def sql_hashes(request: pytest.FixtureRequest) -> Iterator[Hashes]:
-    """Hashes of values as an engine works them out."""
+def engine(request: pytest.FixtureRequest) -> Iterator[Warehouse]:
+    """A warehouse without tables, on one engine."""
     server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
     name = server.create() if server else ""
     if request.param == "spark":
         warehouse = request.getfixturevalue("spark_server").empty(with_tables=False)
     else:
         warehouse = Warehouse(server.url_of(name) if server else "duckdb://")
+    yield warehouse
+    warehouse.close()
+    if server:
+        server.drop(name)
+
+
+@pytest.fixture(scope="module")
+def sql_hashes(engine: Warehouse) -> Hashes:
+    """Hashes of values as an engine works them out."""
 
     def hashes(function: str, values: list[str]) -> list[str | None]:
         listed = ", ".join(f"({i}, cast(:v{i} as text))" for i in range(len(values)))
-        rows = warehouse.read(
+        rows = engine.read(
             f"select {SQL_FUNCTIONS[function](exp.column('value')).sql('duckdb')} as h "
             f"from (values {listed}) as given(position, value) order by position",
             **{f"v{i}": value for i, value in enumerate(values)},
         )
         return [row["h"] for row in rows]
 
-    yield hashes
-    warehouse.close()
-    if server:
-        server.drop(name)
+    return hashes
 
 
 @pytest.mark.parametrize(
@@ -139,9 +145,9 @@ def test_sql_and_python_say_the_same_on_numbers_of_every_region(sql_hashes: Hash
 
 
 @pytest.mark.parametrize("kind", sorted(DESTINATION_KINDS))
-def test_every_kind_is_made_from_an_identifier_we_hold(new_warehouse: Callable[[], Warehouse], kind: str) -> None:
+def test_every_kind_is_made_from_an_identifier_we_hold(engine: Warehouse, kind: str) -> None:
     made = DESTINATION_KINDS[kind]
     value = "+15559876543" if made.source_kind == "phone" else "mary@example.com"
-    found = new_warehouse().scalar(f"select {made.sql('value')} from (select '{value}' as value) as given")
+    found = engine.scalar(f"select {made.sql('value')} from (select '{value}' as value) as given")
     assert made.source_kind in {"email", "phone", "visitor_id"}
     assert found == (value if kind == made.source_kind else python_twin(kind)(value))

@@ -167,6 +167,22 @@ def test_a_refused_row_is_sent_again_only_when_it_changes(world: World) -> None:
 
 
 @pytest.mark.on_spark
+def test_a_refusal_for_a_status_holds_for_a_day(world: World) -> None:
+    for name in ("ana", "cyd"):
+        world.person(name, email=f"{name}@x.com")
+    plan = world.plan()
+    for name, reason in (("ana", "pending at Mailchimp"), ("cyd", "fake")):
+        world.answer(plan, "rejected", only=f"{name}@x.com", reason=reason)
+    world.as_of += timedelta(hours=24)
+    waits = world.plan()
+    assert (waits.rows, waits.refused) == (0, 2)
+
+    world.as_of += timedelta(minutes=1)
+    plan = world.plan()
+
+    assert (world.sent(plan), plan.refused) == ([("add", "ana@x.com")], 1)
+
+
 def test_who_was_refused_for_her_status_is_tried_again(world: World) -> None:
     world.policy("guard: {small_change: 0}")
     world.person("bob", email="bob@x.com")
