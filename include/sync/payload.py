@@ -20,6 +20,7 @@ _MONEY = re.compile(r"(^|_)(value|amount|price|total)$")
 _WHOLE = ("bigint", "integer", "int", "smallint", "tinyint", "hugeint", "int4", "ubigint", "uinteger")
 _BROKEN = ("double", "float", "real", "float8", "decimal", "numeric")
 _LARGEST = "1e15"
+_TOGETHER = 50  # texts joined by one call: PostgreSQL takes a hundred
 # Control characters that JSON has no short name for; chr(0) cannot be in a text of PostgreSQL at all.
 _CONTROLS = "".join(chr(code) for code in range(1, 32) if chr(code) not in "\n\r\t")
 
@@ -70,13 +71,17 @@ def mapped_values(fields: Mapping[str, str], columns: Mapping[str, str], table: 
         if column not in columns:
             raise ConfigurationError(f"the segment has no column '{column}'")
         value = field_text(f"{table}.{column}", column, columns[column])
-        if isinstance(value, exp.Column):
-            length = exp.cast(exp.Length(this=value.copy()), "text")
-            whole = _joined([exp.Literal.string(","), length, exp.Literal.string(":"), value])
-        else:
-            whole = _joined([exp.Literal.string(","), value, exp.Literal.string(";")])
-        parts.append(exp.Coalesce(this=whole, expressions=[exp.Literal.string(",null")]))
-    return _joined(parts)
+        is_text = isinstance(value, exp.Column)
+        before = exp.cast(exp.Length(this=value.copy()), "text") if is_text else value
+        after = exp.Literal.string(":" if is_text else ";")
+        short = _joined([exp.Literal.string(","), before, after])
+        parts.append(exp.Coalesce(this=short, expressions=[exp.Literal.string(",null")]))
+        if is_text:
+            parts.append(exp.Coalesce(this=value, expressions=[exp.Literal.string("")]))
+    # None is null. Together, because one after the other each would copy the long text that is there already.
+    return _joined(
+        [exp.func("concat", *parts[at : at + _TOGETHER], dialect="duckdb") for at in range(0, len(parts), _TOGETHER)]
+    )
 
 
 def listed_kinds(kinds: Iterable[str]) -> exp.Expr:

@@ -1,7 +1,7 @@
 -- What there is to send: every difference with exactly what is sent of it.
 --
--- One row is a member key with one action. Key: member_key. Inputs: the differences, the leavers, the target's
--- identifiers, the segment, sync.ledger.
+-- One row is a member key with one action. Key: member_key. Inputs: the differences, the leavers, what they
+-- are and were sent with, the segment, the waterfall.
 --
 --   * remove: everything the member was ever sent with since she came in, except what another member of now still
 --     holds. Nothing left to take away: no row, until that other member goes too.
@@ -23,41 +23,27 @@ with wanted as (
     where action in ('add', 'update', 'refresh')
 ),
 
-counted_identifiers as (
-    select
-        identifiers.profile_id,
-        identifiers.kind,
-        min(identifiers.identifier) as identifier,
-        count(*) as identifier_count
-    from target.identifiers as identifiers
-    inner join wanted
-        on identifiers.profile_id = wanted.profile_id
-    group by identifiers.profile_id, identifiers.kind
-),
-
 -- Most people have one identifier of a kind, and only the others are worth a sort.
 identifiers_by_kind as (
     select
-        profile_id,
-        kind,
-        '"' || json_escaped(identifier) || '"' as listed
-    from counted_identifiers
-    where identifier_count = 1
+        alone.profile_id,
+        alone.kind,
+        '"' || json_escaped(alone.identifier) || '"' as listed
+    from target.alone as alone
+    inner join wanted
+        on alone.profile_id = wanted.profile_id
     union all
     select
-        counted_identifiers.profile_id,
-        counted_identifiers.kind,
+        several.profile_id,
+        several.kind,
         string_agg(
-            '"' || json_escaped(identifiers.identifier) || '"', ','
-            order by identifiers.identifier
+            '"' || json_escaped(several.identifier) || '"', ','
+            order by several.identifier
         ) as listed
-    from counted_identifiers
-    inner join target.identifiers as identifiers
-        on
-            counted_identifiers.profile_id = identifiers.profile_id
-            and counted_identifiers.kind = identifiers.kind
-    where counted_identifiers.identifier_count > 1
-    group by counted_identifiers.profile_id, counted_identifiers.kind
+    from target.several as several
+    inner join wanted
+        on several.profile_id = wanted.profile_id
+    group by several.profile_id, several.kind
 ),
 
 identifier_texts as (

@@ -1,7 +1,7 @@
 -- Addresses that more than one profile would be on the list with, and the one that is.
 --
--- One row is an address. Key: member_key. Input: the waterfall before its last step. Hardly any is there twice, so
--- numbers are counted first, which costs less than counting texts.
+-- One row is an address. Key: member_key. Input: the waterfall before its last step. Not asked where an identifier of
+-- ours is sent as it is. Hardly any is there twice, so numbers are counted first, which costs less than counting texts.
 with members as (
     select
         profile_id,

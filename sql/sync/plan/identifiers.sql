@@ -1,20 +1,16 @@
 -- The identifiers of profiles that have several of one kind, and which of them stands for the member.
 --
--- One row is an identifier. Key: profile_id, identifier. Inputs: core.identifiers, core.profiles, what was found
--- (found.sql), who has several (crowded.sql), the target's state. Run once for every kind the destination accepts;
+-- One row is an identifier. Key: profile_id, identifier. Inputs: core.identifiers, core.profiles, who has
+-- several (crowded.sql), the target's state. Run once for every kind the destination accepts;
 -- `as_sent` is that kind's way of writing it.
 --
 --   * `choice` 1 stands for the member: the profile's own best address first. Where a destination takes several
 --     identifiers of a person, the one it knows her by already stays, so that a new address is no new member.
 --   * An e-mail tool gets one address of a person (`:is_single`).
 with people as (
-    select distinct found.profile_id
-    from target.found as found
-    inner join target.crowded as crowded
-        on
-            key_hash(found.profile_id) = crowded.profile
-            and found.preference = crowded.preference
-    where found.kind = :kind
+    select profile_id
+    from target.crowded
+    where preference = :preference
 ),
 
 written as (
