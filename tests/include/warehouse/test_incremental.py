@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -44,14 +44,18 @@ def profile_of(warehouse: Warehouse, node: str) -> str:
     return str(warehouse.scalar("select profile_id from core.identifiers where node = :node", node=node))
 
 
+def two_browsers(warehouse: Warehouse) -> None:
+    warehouse.insert("raw.events", [event("a1", "a"), event("b1", "b")])
+    build_tables(warehouse, AS_OF)
+
+
 @pytest.fixture
-def built(empty_warehouse: Warehouse) -> Warehouse:
+def built(new_warehouse: Callable[..., Warehouse]) -> Warehouse:
     """Two browsers, built once."""
-    if not empty_warehouse.deletes_rows:
+    warehouse = new_warehouse(two_browsers)
+    if not warehouse.deletes_rows:
         pytest.skip("every build is full there")
-    empty_warehouse.insert("raw.events", [event("a1", "a"), event("b1", "b")])
-    build_tables(empty_warehouse, AS_OF)
-    return empty_warehouse
+    return warehouse
 
 
 def test_the_first_build_is_full_and_the_next_takes_in_what_is_new(built: Warehouse) -> None:
