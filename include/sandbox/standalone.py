@@ -171,7 +171,7 @@ def environment(home: Path, port: int, extra: Mapping[str, str]) -> dict[str, st
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout={BUSY_TIMEOUT:.0f}",
-        "AIRFLOW__CORE__EXECUTOR": "include.executor.PreparedLocalExecutor",
+        "AIRFLOW__CORE__EXECUTOR": "include.sandbox.executor.PreparedLocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "6",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
         "AIRFLOW__API__HOST": "127.0.0.1",

@@ -14,7 +14,7 @@ from include.settings import ROOT
 LOOK = """
 import json, os, sys
 from importlib import import_module
-from include.executor import EVERY_TASK_IMPORTS
+from include.sandbox.executor import EVERY_TASK_IMPORTS
 
 def threads():
     return len(os.listdir("/proc/self/task"))
@@ -32,4 +32,4 @@ def test_it_begins_no_threads_and_imports_nothing_that_may_be_edited_meanwhile()
     done = subprocess.run([sys.executable, "-c", LOOK], cwd=ROOT, capture_output=True, text=True, check=True)
     before, after, ours = json.loads(done.stdout.splitlines()[-1])
     assert after == before
-    assert ours == ["include", "include.executor"]
+    assert ours == ["include", "include.sandbox", "include.sandbox.executor"]
