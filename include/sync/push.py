@@ -118,19 +118,13 @@ def _push(warehouse: Warehouse, begun: _Begun, connect: Connect, left_out: Set[s
     may_have_failed_in_part = destination.answers_later() and plan["removes"] != 0
     failed_in_part = _failed_in_part(warehouse, plan_id) if may_have_failed_in_part else {}
     with nothing_old_looked_at():
-        try:
-            for is_removal, rows in groupby(_stream(writer, begun), key=_is_removal):
-                if is_removal:
-                    held_back = frozenset[int]()
-                    if begun.has_moves:
-                        writer.write()  # what became of new addresses decides about the old ones
-                        held_back = _held_back(warehouse, plan_id, left_out)
-                    parts = writer.without(rows, "row_number", held_back, _HELD_BACK)
-                else:
-                    parts = writer.without(rows, "profile_id", left_out, _LEFT_OUT)
-                _send_stage(writer, destination, parts, failed_in_part if is_removal else {}, is_removal=is_removal)
-        finally:
-            writer.write()
+        for is_removal, rows in groupby(_stream(writer, begun), key=_is_removal):
+            if is_removal:
+                held_back = _held_back(warehouse, plan_id, left_out) if begun.has_moves else frozenset[int]()
+                parts = writer.without(rows, "row_number", held_back, _HELD_BACK)
+            else:
+                parts = writer.without(rows, "profile_id", left_out, _LEFT_OUT)
+            _send_stage(writer, destination, parts, failed_in_part if is_removal else {}, is_removal=is_removal)
     writer.progress.say(writer.counts, "done")
     counts = writer.counts
     return PushSummary(
@@ -310,7 +304,7 @@ def _send_stage(
     *,
     is_removal: bool,
 ) -> None:
-    """Send rows of one kind with several batches under way; at the end all are answered.
+    """Send rows of one kind with several batches under way; at the end all are answered and written down.
 
     On an error nothing more is begun, what is under way is waited for, and all answers are kept.
     """
@@ -359,8 +353,10 @@ def _send_stage(
         except BaseException:
             stop.set()
             collect(0, errors=[])
+            writer.write()
             writer.progress.say(writer.counts, "stopped; a retry goes on from here")
             raise
+    writer.write()
 
 
 def _held_back(warehouse: Warehouse, plan_id: str, left_out: Set[str]) -> frozenset[int]:
