@@ -474,8 +474,8 @@ def small_list(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(GoogleAds, "min_audience_size", 4)
     for number in range(5):
         world.person(f"p{number}", email=f"p{number}@x.com")
+    plan = world.plan("google_ads")
     for number in range(5):
-        plan = world.plan("google_ads")
         world.answer(plan, only=key_at_google(f"p{number}@x.com"), at=AS_OF - days(10 - number))
     return world
 
