@@ -113,7 +113,7 @@ class Workbench:
         if self._is_session_alone:
             self._run(f"{create} {table} {given} as {self._text(made)}")
         else:
-            with self.warehouse.finished(self.session, made.make(), table, is_new_name=True) as text:
+            with self.warehouse.finished(self.session, made.make(), table) as text:
                 self._run(f"{create} {table} {given} as {text}")
         self.warehouse.analyze(table, connection=self.session)
         self.give(f"target.{step}", query_from(table, lambda: exp.select("*").from_(exp.to_table(table))))

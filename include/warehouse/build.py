@@ -181,6 +181,7 @@ def run_model(
         def rebuild() -> int:
             if warehouse.dialect != "spark":
                 return _replace_table(warehouse, session, target, query(), model)
+            spark.drop_leftovers(session, target)
             tree = render_tree(parse(model.sql, model.where), params, stages, where=model.where)
             with warehouse.finished(session, tree, target) as finished:
                 return _replace_table(warehouse, session, target, finished, model)

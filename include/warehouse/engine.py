@@ -430,17 +430,12 @@ class Warehouse:
         return session.execute(statement.execution_options(**options), values)
 
     @contextmanager
-    def finished(
-        self, connection: sqlalchemy.Connection, tree: exp.Expr, target: str, *, is_new_name: bool = False
-    ) -> Iterator[str]:
+    def finished(self, connection: sqlalchemy.Connection, tree: exp.Expr, target: str) -> Iterator[str]:
         """The text of a large query whose answer becomes the table `target`; run it inside. The tree may be changed.
 
-        On Spark it is what is left of the query once its pieces are set aside; what an earlier build that died left is
-        dropped first, which a name that nobody used before spares.
+        On Spark it is what is left of the query once its pieces are set aside.
         """
         if self.dialect == "spark":
-            if not is_new_name:
-                spark.drop_leftovers(connection, target)
             with in_pieces(connection, tree, self.dialect, spark.beside(target)) as rest:
                 yield to_sql(rest, self.dialect, copy=False)
             return

@@ -15,11 +15,11 @@ from include.sync.run import plan_next, push_planned
 from include.warehouse.engine import get_warehouse
 
 # What the others import before the clock, and what these functions import when they are called.
-for _name in ("duckdb", "duckdb_engine", "pyarrow.compute", "psycopg", "httpcore", "include.sync.push"):
+for _name in (
+    *("duckdb", "duckdb_engine", "pyarrow.compute", "psycopg", "httpcore"),
+    *("include.sync.plan", "include.sync.push", "include.destinations.mailchimp", "include.destinations.google_ads"),
+):
     importlib.import_module(_name)
-importlib.import_module("include.sync.plan")
-importlib.import_module("include.destinations.mailchimp")
-importlib.import_module("include.destinations.google_ads")
 
 
 def main(audience: str, destination: str, run_id: str) -> None:
